@@ -118,6 +118,7 @@ class VideoPasses:
             self.sampling,
             compute,
             batch_size=self.batch_size,
+            multiple_of=self.reader.runtime.mesh.devices.size,
             num_workers=self.reader.runtime.num_workers,
             indices=indices[done:],
         )
@@ -142,9 +143,10 @@ class VideoPasses:
 
     @property
     def batch_size(self) -> int:
-        """Clips per forward pass, a multiple of the number of devices."""
+        """Clips per forward pass, at most those of the source, rounded up to a multiple of the number of devices."""
         devices = self.reader.runtime.mesh.devices.size
-        return -(-self.config.batch_size // devices) * devices
+        n_clips = len(self.source.items) * self.sampling.clips_per_video
+        return -(-min(self.config.batch_size, n_clips) // devices) * devices
 
     def _save(self, path: Path, position: int, state: Mapping[str, State]) -> None:
         arrays = {f"{group}|{name}": value for group, part in state.items() for name, value in part.items()}

@@ -80,6 +80,7 @@ def map_windows_in_batches(
     compute: Callable[..., T],
     *,
     batch_size: int,
+    multiple_of: int = 1,
     properties: Sequence[Callable[[Window], np.ndarray]] = (),
     slide_over_video: bool = False,
     num_workers: int = 2,
@@ -87,11 +88,13 @@ def map_windows_in_batches(
 ) -> Iterator[VideoResult[T] | ReadResult]:
     """Apply `compute` to all windows in batches and yield results in order of videos; a `ReadResult` is a failure.
 
+    Batches have `batch_size` windows, or as many as the source has, rounded up to a multiple of `multiple_of`.
     `compute` gets the frames of the windows and, as further arguments, each of their `properties`, stacked likewise.
     """
     failures: list[ReadResult] = []
     if not slide_over_video:  # of the whole source, so that a continued run has the batches of an uninterrupted one
-        batch_size = min(batch_size, len(source.items) * sampling.clips_per_video)
+        n_clips = len(source.items) * sampling.clips_per_video
+        batch_size = min(batch_size, -(-n_clips // multiple_of) * multiple_of)
 
     def readable() -> Iterator[Window]:
         for item in stream_windows(

@@ -1,7 +1,7 @@
 """Measured time of a micro-batch, on clips of zeros, to predict the time of a run."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,7 +31,9 @@ class TimedBatch:
 
 def time_batch(plan: Plan, runtime: Runtime) -> TimedBatch:
     """Time a micro-batch twice; the first time includes compilation."""
+    n_clips = len(plan.clips.concepts) + len(plan.clips.targets)
     encode_config, stages = plan.config.encode_config, plan.stages
+    encode_config = replace(encode_config, batch_size=min(encode_config.batch_size, n_clips))
     batch_size = max(encode_config.batch_size, runtime.mesh.devices.size)
     clips, model = (
         in_memory(np.zeros((batch_size, *plan.network.clip_spec.shape), np.float32)),
