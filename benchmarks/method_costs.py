@@ -3,12 +3,13 @@
   python -m benchmarks.method_costs
 
 A forward pass is timed before and after each method, and the method's time per forward pass that it takes is given
-relative to it; seconds are this ratio, the number of passes and the fastest forward pass, multiplied. Methods with many
-passes are timed with fewer masks, samples or steps. For the larger network, methods of more than 12 passes are not
-timed: their seconds are the number of passes times the forward pass. Writes
-benchmarks/results/method_costs_BACKEND.jsonl and its table in docs/speed.md.
+relative to it; seconds are this ratio, the number of passes and the forward pass of benchmarks.forward, multiplied.
+Methods with many passes are timed with fewer masks, samples or steps. Some methods of the larger network are not timed:
+their seconds are the number of passes times the forward pass. Writes benchmarks/results/method_costs_BACKEND.jsonl and
+its table in docs/speed.md.
 """
 
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -47,6 +48,7 @@ def main(argv: list[str]) -> None:
     results = []
     for preset in _PRESETS.value:
         shape = CLIPS[preset]
+        forward_s = published_forward_seconds(preset, shape)
         network = random_network(preset)
         model = network.model
         video = jnp.asarray(np.random.default_rng(0).normal(size=(1, *shape, 3)), jnp.float32)
@@ -55,11 +57,11 @@ def main(argv: list[str]) -> None:
             "deep_taylor": {"bounds": attribution.pixel_bounds(network.clip_spec)},
         }
         forward = timing.compile_timed(lambda m, v: m(v), model, video).call
-        fastest, rows = min(time_call(forward) for _ in range(5)), []
+        time_call(forward)
         for method in METHODS:
             options: dict[str, Any] = required.get(method, {})
             passes = timed_passes = planned_passes(method, shape, **options)
-            row = {"preset": preset, "clip": shape, "method": method, "passes": passes}
+            row = {"preset": preset, "clip": shape, "forward_s": forward_s, "method": method, "passes": passes}
             if passes > MAX_TIMED_PASSES[preset] and method != "gradcam_framewise":
                 options = options | reduced_options(method)
                 timed_passes = planned_passes(method, shape, **options)
@@ -67,18 +69,27 @@ def main(argv: list[str]) -> None:
                 try:
                     attribution.attribute(model, video, TARGET_CLASS, method, **options)  # compiles
                 except ValueError as error:  # the method does not suit the network, such as attention maps of a CNN
-                    rows.append(row | {"unsuitable": str(error)})
+                    results.append(row | {"unsuitable": str(error)})
                     continue
                 call = partial(attribution.attribute, model, video, TARGET_CLASS, method, **options)
                 before, seconds, after = time_call(forward), time_call(call), time_call(forward)
-                fastest = min(fastest, before, after)
                 row |= {"timed_passes": timed_passes, "ratio": round(seconds / timed_passes / (before + after) * 2, 3)}
-            rows.append(row)
+            results.append(row)
             print(row, flush=True)
-        results += [row | {"forward_s": round(fastest, 3)} for row in rows]
         jax.clear_caches()
     path = timing.write_results("method_costs", results)
     print(f"wrote {path} and the tables of {write_tables.update_pages()}", file=sys.stderr)
+
+
+def published_forward_seconds(preset: str, clip: tuple[int, ...]) -> float:
+    """Return the seconds per clip that benchmarks.forward measured on this kind of device."""
+    file = timing.RESULTS / f"forward_{jax.default_backend()}.jsonl"
+    rows = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+    return next(
+        round(row["median_s"] / row["batch"], 4)
+        for row in rows
+        if (row["preset"], tuple(row["clip"]), row["dtype"]) == (preset, clip, "float32")
+    )
 
 
 def time_call(call: Callable[[], Any]) -> float:
