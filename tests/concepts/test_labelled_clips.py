@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +122,7 @@ def test_target_videos_are_left_out(tmp_path):
     source = open_source(tmp_path / "videos" / "manifest.csv")
     with pytest.raises(ValueError, match=r"all 24 videos of .* are target videos"):
         mine_labelled_clips(source, CONFIG, GEOMETRY, tmp_path / "sets", targets=source)
+    assert is_dataclass(source)
     targets = replace(source, items=source.items[:2])
     report = mine_labelled_clips(source, CONFIG, GEOMETRY, tmp_path / "sets", targets=targets)
     assert any("2 of 24 videos of" in note and "are left out" in note for note in report.notes)
