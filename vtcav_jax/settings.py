@@ -121,9 +121,9 @@ def find_problems(config: Any) -> list[tuple[str, str]]:
             (info.above, "more than", lambda bound, v=value: v > bound),
             (info.below, "less than", lambda bound, v=value: v < bound),
         )
-        wanted = [(bound, words, holds) for bound, words, holds in checks if bound is not None]
-        if wanted and not all(holds(bound) for bound, _, holds in wanted):
-            problems.append((name, _out_of_bounds(value, {words: bound for bound, words, _ in wanted})))
+        limits = [(bound, words, holds) for bound, words, holds in checks if bound is not None]
+        if limits and not all(holds(bound) for bound, _, holds in limits):
+            problems.append((name, _out_of_bounds(value, {words: bound for bound, words, _ in limits})))
     return problems
 
 

@@ -47,10 +47,10 @@ def test_clips_of_a_world_are_shared_by_seed_and_number():
 
 
 def test_training_videos_are_not_evaluated(videos):
-    some = replace(videos, items=videos.items[:3])
-    assert unseen_positions(videos, some) == [3] and unseen_positions(some, replace(some, items=())) is None
+    part = replace(videos, items=videos.items[:3])
+    assert unseen_positions(videos, part) == [3] and unseen_positions(part, replace(part, items=())) is None
     with pytest.raises(SettingError, match=r"eval_videos: all 3 videos of .* are training videos"):
-        unseen_positions(some, videos)
+        unseen_positions(part, videos)
 
 
 def test_concept_clips_of_the_target_clips_of_a_world_are_an_error(tmp_path):

@@ -119,10 +119,10 @@ def flag_value(draw: random.Random, spec: arguments.FlagSpec) -> str:
 def fuzz_flags(draw: random.Random, material: Material, folder: Path) -> None:
     task = draw.choice(list(TASKS))
     specs = arguments.flag_specs(TASKS[task].argument_class)
-    given = draw.sample(list(specs), k=min(len(specs), draw.randrange(1, 6)))
-    words = [f"--{name}={flag_value(draw, specs[name])}" for name in given]
+    names = draw.sample(list(specs), k=min(len(specs), draw.randrange(1, 6)))
+    words = [f"--{name}={flag_value(draw, specs[name])}" for name in names]
     if draw.random() < 0.7:  # the others would hide behind a missing flag
-        words += [f"--{s.name}=x" for s in specs.values() if s.default is arguments.MISSING and s.name not in given]
+        words += [f"--{s.name}=x" for s in specs.values() if s.default is arguments.MISSING and s.name not in names]
     name, values = parse_command([f"--task={task}", *words])
     arguments.parse_arguments(TASKS[name].argument_class, values, name)
 

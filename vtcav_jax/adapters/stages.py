@@ -183,7 +183,7 @@ def find_stages(
     logits = jax.eval_shape(run, model, jax.ShapeDtypeStruct((1, *clip.shape), jnp.float32))
     if not isinstance(logits, jax.ShapeDtypeStruct):
         raise ValueError(f"expected one array of logits, got {type(logits).__name__}; select the logits first")
-    visible, hidden = (tuple(s for s, is_outer in stages.items() if is_outer == wanted) for wanted in (True, False))
+    visible, hidden = (tuple(s for s, is_outer in stages.items() if is_outer == outer) for outer in (True, False))
     return visible, hidden, logits
 
 

@@ -93,7 +93,7 @@ def read_clip(
         return clip_from_frames(
             index.times,
             index.duration,
-            lambda wanted: decode_frames(index, wanted),
+            lambda indices: decode_frames(index, indices),
             content,
             clip_spec,
             sampling,

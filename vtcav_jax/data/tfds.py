@@ -86,7 +86,7 @@ class TfdsSource:
         return clip_from_frames(
             times,
             len(frames) / TFDS_FRAME_RATE,
-            lambda wanted: ((j, frames[j]) for j in wanted),
+            lambda indices: ((j, frames[j]) for j in indices),
             content,
             clip_spec,
             sampling.with_random_start(i),

@@ -82,7 +82,7 @@ class WorldSource:
         return clip_from_frames(
             times,
             len(frames) / WORLD_FPS,
-            lambda wanted: ((j, frames[j]) for j in wanted),
+            lambda indices: ((j, frames[j]) for j in indices),
             content.hexdigest(),
             clip_spec,
             sampling.with_random_start(i),

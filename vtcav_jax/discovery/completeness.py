@@ -79,15 +79,15 @@ def fit_readout(
     from scipy.optimize import minimize
 
     mean, scale = x.mean(0), np.maximum(x.std(0), min_scale) + 1e-9
-    z, wanted = (x - mean) / scale, np.eye(n_classes)[labels]
+    z, targets = (x - mean) / scale, np.eye(n_classes)[labels]
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         weights = flat.reshape(-1, n_classes)
         logits = z @ weights[:-1] + weights[-1]
         logits = logits - logits.max(1, keepdims=True)
         log_sum = np.log(np.exp(logits).sum(1, keepdims=True))
-        error = (np.exp(logits - log_sum) - wanted) / len(z)
-        value = (log_sum[:, 0] - (logits * wanted).sum(1)).mean() + READOUT_PENALTY / 2 * (weights[:-1] ** 2).sum()
+        error = (np.exp(logits - log_sum) - targets) / len(z)
+        value = (log_sum[:, 0] - (logits * targets).sum(1)).mean() + READOUT_PENALTY / 2 * (weights[:-1] ** 2).sum()
         gradient = np.concatenate([z.T @ error + READOUT_PENALTY * weights[:-1], error.sum(0)[None]])
         return float(value), gradient.ravel()
 

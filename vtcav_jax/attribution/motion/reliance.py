@@ -219,17 +219,17 @@ def stream_motion(
         evidence = []
         for window, (measurements, i) in zip(result.windows, result.results):
             for target_spec in target_specs:
-                measured, item, target = measurements[target_spec.name], window.read.item, target_spec.name
-                answer = network.labels[measured.answers[i]] if measured.answers[i] >= 0 else target
+                measurement, item, target = measurements[target_spec.name], window.read.item, target_spec.name
+                answer = network.labels[measurement.answers[i]] if measurement.answers[i] >= 0 else target
                 names = item.name, window.clip_index, item.source_video, target, answer
                 map_rows = [
                     MotionMapRow(*names, method, stage, threshold_sd, **_values_of_clip(values, i))
-                    for method, stage, threshold_sd, values in measured.maps
+                    for method, stage, threshold_sd, values in measurement.maps
                 ]
                 first = next(row for row in map_rows if row.threshold_sd == config.motion_threshold_sd)
-                row = ClipMotionRow(*names, **_values_of_clip(measured.values, i), **_first_map_columns(first))
-                labels = network.labels[slice(*target_spec.head_range)] if measured.margins else ()
-                margins = {name: values[i].tolist() for name, values in measured.margins.items()}
+                row = ClipMotionRow(*names, **_values_of_clip(measurement.values, i), **_first_map_columns(first))
+                labels = network.labels[slice(*target_spec.head_range)] if measurement.margins else ()
+                margins = {name: values[i].tolist() for name, values in measurement.margins.items()}
                 evidence.append(MotionEvidence(row, labels, margins, tuple(map_rows)))
         if all(math.isfinite(item.row.score) for item in evidence):
             yield result.windows[0].read, evidence

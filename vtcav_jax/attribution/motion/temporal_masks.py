@@ -181,10 +181,10 @@ def _descend(
         mask = jax.nn.sigmoid(values)
         changes = (jnp.abs(mask[:, 1:] - mask[:, :-1]) ** CHANGE_EXPONENT).sum(1)
         score = score_model.score(_edit_softly(video, mask, order, edit))
-        rest = jnp.maximum(
+        remainder = jnp.maximum(
             (score - low_and_unit[0]) / low_and_unit[1], 0
         )  # below the fully edited clip's score, nothing is gained
-        return (rest + LENGTH_WEIGHT * mask.mean(1) + CHANGE_WEIGHT * changes).sum()
+        return (remainder + LENGTH_WEIGHT * mask.mean(1) + CHANGE_WEIGHT * changes).sum()
 
     updates, state = optax.adam(STEP_SIZE).update(jax.grad(loss)(values), state)
     return optax.apply_updates(values, updates), state

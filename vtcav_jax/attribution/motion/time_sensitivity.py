@@ -176,8 +176,8 @@ def _measure_batch(
             changes = [((result[1][stage] - means[stage]) ** 2).sum((1, 2), dtype=np.float64) for result in results]
             values["change", stage, edit] = np.mean(changes, 0)
             for i, name in enumerate(names):
-                kept = np.mean([result[2][i][stage] for result in results], 0)
-                values["removed", stage, name, edit] = products[i][stage] - kept
+                product = np.mean([result[2][i][stage] for result in results], 0)
+                values["removed", stage, name, edit] = products[i][stage] - product
     for stage, activation in activations.items():
         steps = activation.shape[1] if activation.ndim == 5 else 1
         for edit in TIME_EDITS:  # without several time steps, nothing can be edited

@@ -24,14 +24,14 @@ OFFSET = 0.03  # of the threshold axis, between the marks of two curves
 
 
 def threshold_figures(rows: Sequence[MotionMapMeanRow]) -> list[Figure]:
-    """Draw the curves of one target, method and stage: shares of the map and, if measured, shares on moving pixels."""
+    """Draw the curves of one target, method and stage: shares of the map and, if available, shares on moving pixels."""
     first = rows[0]
     name = f"{first.target}: {first.method} at {first.stage}"
     figures = []
     for kind, curves in (("share", SHARE_CURVES), ("motion", FLOW_CURVES)):
-        measured = {measure: style for measure, style in curves.items() if any(row.measure == measure for row in rows)}
-        if measured:
-            figures.append(_curves_figure(rows, name, kind, measured))
+        available = {measure: style for measure, style in curves.items() if any(row.measure == measure for row in rows)}
+        if available:
+            figures.append(_curves_figure(rows, name, kind, available))
     return figures
 
 
