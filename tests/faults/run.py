@@ -27,7 +27,7 @@ KILLS_PER_TASK, FUZZ_CASES = 3, 1500  # at scale 1
 
 @dataclass(frozen=True)
 class FaultCount:
-    """What went wrong in `n_cases` cases of one test and one task or kind of input."""
+    """Counts of faults in `n_cases` cases of one test and one task or kind of input."""
 
     test: str  # kill, bad folder, fuzz, concurrent
     subject: str

@@ -80,7 +80,7 @@ def test_scores_equal_the_logits_of_edited_clips(sensitivity):
 
 
 def test_channels_carry_the_score_and_lose_it(sensitivity):
-    """What follows the stage is linear, so that the first-order estimates are exact."""
+    """First-order estimates are exact, since the network is linear from this stage on."""
     channels = sensitivity.channels["blocks.1"]
     logits = logits_of(CLIPS, np.arange(4)).astype(np.float64)
     others = np.array([[a != b for b in VIDEOS] for a in VIDEOS])

@@ -208,7 +208,7 @@ def _write_tables(
     lines = motion_sentences(classes)
     atomic.write_text(folder / "motion.txt", "\n".join(lines) + "\n")
     info(motion_table(classes))
-    info("\n" + map_table(means, config.motion_threshold_sd))
+    info("\n" + motion_map_table(means, config.motion_threshold_sd))
     return lines
 
 
@@ -242,7 +242,7 @@ MAP_MEASURES = {
 }
 
 
-def map_table(rows: Sequence[MotionMapMeanRow], threshold_sd: float) -> str:
+def motion_map_table(rows: Sequence[MotionMapMeanRow], threshold_sd: float) -> str:
     """Format the motion parts of the maps of each target and method, over all clips, at one threshold."""
     rows = [row for row in rows if row.threshold_sd == threshold_sd and not row.answer]
     names = [name for name in MAP_MEASURES if any(row.measure == name for row in rows)]
