@@ -11,7 +11,6 @@ from vtcav_jax.attribution.synthesis import _pixels, synthesise_clips
 from vtcav_jax.attribution.targets import Class, ConceptTarget
 from vtcav_jax.clip_spec import ClipSpec
 
-pytestmark = pytest.mark.usefixtures("usual_promotion")  # for optax
 SPEC = ClipSpec(frames=6, size=12)
 
 

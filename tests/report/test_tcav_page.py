@@ -420,7 +420,7 @@ def test_a_folder_without_results_is_refused(tmp_path):
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ValueError, match=r"run.json is damaged"):
         write_report(tmp_path)
-    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "run.json").write_text('{"request": {"task": "motion"}}')
     with pytest.raises(ValueError, match="no results that a page can show"):
         write_report(tmp_path)
 

@@ -101,7 +101,8 @@ def _ascend(
         return (settings[1] * difference - scores).sum(), scores
 
     gradient, scores = jax.grad(loss, has_aux=True)(waves)
-    updates, state = optax.adam(settings[0]).update(gradient, state)
+    with jax.numpy_dtype_promotion("standard"):  # optax multiplies a float by the step's number
+        updates, state = optax.adam(settings[0]).update(gradient, state)
     return optax.apply_updates(waves, updates), state, scores
 
 

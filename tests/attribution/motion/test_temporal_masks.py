@@ -50,7 +50,7 @@ def test_a_clip_without_motion_has_no_window():
 
 
 @pytest.mark.parametrize("edit", ["frozen", "reversed"])
-def test_the_optimised_mask_lowers_the_score_with_few_frames(edit, usual_promotion):
+def test_the_optimised_mask_lowers_the_score_with_few_frames(edit):
 
     def step_to_frame_5(video, tap=identity_tap):
         brightness = video.mean((2, 3, 4))

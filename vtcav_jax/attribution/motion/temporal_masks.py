@@ -186,7 +186,9 @@ def _descend(
         )  # below the fully edited clip's score, nothing is gained
         return (remainder + LENGTH_WEIGHT * mask.mean(1) + CHANGE_WEIGHT * changes).sum()
 
-    updates, state = optax.adam(STEP_SIZE).update(jax.grad(loss)(values), state)
+    gradient = jax.grad(loss)(values)
+    with jax.numpy_dtype_promotion("standard"):  # optax multiplies a float by the step's number
+        updates, state = optax.adam(STEP_SIZE).update(gradient, state)
     return optax.apply_updates(values, updates), state
 
 
