@@ -55,7 +55,7 @@ def write_vectors(folder, stage):
     about = {"weights": fingerprint(models.load("worlds_cnn").model), "pool": "mean", "norm": {}, "intercept": {}}
     arrays = {f"{stage}|ring/static/others": np.eye(64, dtype=np.float32)[5]}
     save_file(arrays, folder / VECTORS_FILE, metadata={"about": json.dumps(about)})
-    (folder / "run.json").write_text("{}")
+    (folder / "run.json").write_text('{"request": {}}')
     return folder
 
 

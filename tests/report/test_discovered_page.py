@@ -19,7 +19,7 @@ VIDEOS = [f"video_{i:02d}" for i in range(30)]
 
 def discovered_run(folder, scores, labels, names=("", "", "")):
     folder.mkdir()
-    (folder / "run.json").write_text("{}")
+    (folder / "run.json").write_text('{"request": {}}')
     rows = [
         DiscoveredRow(
             f"layers.1/{j:02d}", "layers.1", "nmf", "all", 0.1, 1.5, 0.5, 2.5, 0.01, label, 0.9, 0.8, 1.0, 9, name
@@ -52,7 +52,7 @@ def test_the_table_has_names_labels_and_completeness_and_escapes_them(tmp_path):
 
 
 def test_a_run_with_named_concepts_has_no_such_section(tmp_path):
-    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "run.json").write_text('{"request": {}}')
     assert discovered_section(open_run_folder(tmp_path)) is None
 
 
