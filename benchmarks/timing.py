@@ -17,11 +17,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from vtcav_jax.platforms import compile_for
 
 RESULTS = Path(__file__).parent / "results"
 MATMULS = ((2048, 2048, 2048), (6272, 192, 768), (1568, 384, 1536), (1568, 1536, 384), (392, 768, 3072))
@@ -102,10 +103,8 @@ def gflop(fn: Callable[..., Any], *args: Any) -> float:
     XLA counts the body of a loop only once, so this uses the program for accelerators, which has the same arithmetic
     without loops over chunks.
     """
-    with mock.patch.object(jax, "default_backend", return_value="gpu"):  # what `on_cpu` asks
-        jax.clear_caches()
+    with compile_for("gpu"):
         cost = jax.jit(fn).lower(*args).cost_analysis()
-    jax.clear_caches()
     if cost is None:
         raise ValueError(f"XLA has no cost analysis on {jax.default_backend()}")
     return cost["flops"] / 1e9

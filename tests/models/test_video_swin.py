@@ -11,6 +11,7 @@ import pytest
 from vtcav_jax import models, tap
 from vtcav_jax.models import parameters as weights
 from vtcav_jax.models import video_swin
+from vtcav_jax.platforms import compile_for
 from weights_conversion.convert import relative_position_index
 
 
@@ -100,10 +101,8 @@ def assert_same(one, other, tolerance):
 @pytest.mark.slow
 def test_chunks_give_the_same_result_as_the_whole(tiny, monkeypatch):
     model, video = tiny
-    monkeypatch.setattr(video_swin, "on_cpu", lambda: False)
-    jax.clear_caches()
-    whole = outputs(model, video)
-    monkeypatch.setattr(video_swin, "on_cpu", lambda: True)
+    with compile_for("gpu"):
+        whole = outputs(model, video)
     for tokens, score_bytes in ((1, 1), (200, 1 << 15)):
         monkeypatch.setattr(video_swin, "TOKENS_PER_CHUNK", tokens)
         monkeypatch.setattr(video_swin, "SCORE_BYTES_PER_CHUNK", score_bytes)

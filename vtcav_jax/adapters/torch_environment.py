@@ -17,7 +17,7 @@ import torch
 from torch.utils import _pytree as torch_tree
 
 from vtcav_jax.models.layers.convolution import conv_as_2d
-from vtcav_jax.models.video_swin import on_cpu
+from vtcav_jax.platforms import on_cpu
 
 AUTOCAST_DEVICES = ("cpu", "cuda", "xpu", "mps")
 

@@ -29,6 +29,7 @@ from vtcav_jax.models.layers.windows import (
     relative_position_bias,
     to_windows,
 )
+from vtcav_jax.platforms import on_cpu
 from vtcav_jax.tap import Tap, identity_tap
 
 # Per CPU core: rows of a linear layer, and bytes of attention scores, in one chunk.
@@ -302,10 +303,6 @@ def in_chunks(f: Callable[[Any], Array], xs: Any, tokens: int) -> Array:
 
 def largest_divisor(n: int, max_divisor: int) -> int:
     return max((d for d in range(1, min(n, max_divisor) + 1) if n % d == 0), default=1)
-
-
-def on_cpu() -> bool:
-    return jax.default_backend() == "cpu"
 
 
 def cores() -> int:

@@ -14,6 +14,7 @@ from vtcav_jax.attribution.result import VIDEO, Attribution
 from vtcav_jax.attribution.score_model import MultiScoreModel, prepare_multi_score
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.console import progress
+from vtcav_jax.platforms import platform
 from vtcav_jax.tap import Model
 
 HOLD = "hold"  # baseline: a removed voxel shows the last one that remains at its place
@@ -27,7 +28,7 @@ Scores = Float[np.ndarray, "masks targets b"]
 
 def masks_per_call(clips_shape: Sequence[int]) -> int:
     """Return the number of masks whose copies of all clips pass through the network together."""
-    limit = MAX_VOXELS.get(jax.default_backend(), MAX_VOXELS_ACCELERATOR)
+    limit = MAX_VOXELS.get(platform(), MAX_VOXELS_ACCELERATOR)
     return max(limit // int(np.prod(clips_shape[:4])), 1)
 
 

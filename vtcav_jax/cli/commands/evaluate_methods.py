@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from vtcav_jax import atomic, models
 from vtcav_jax.adapters.factory import load
 from vtcav_jax.cli.arguments import RunArguments
@@ -39,6 +37,7 @@ from vtcav_jax.evaluation.world_benchmark.scoring import (
 )
 from vtcav_jax.fingerprint import fingerprint
 from vtcav_jax.models import Network
+from vtcav_jax.platforms import on_cpu
 from vtcav_jax.runs import directory
 from vtcav_jax.runs.evaluation_rows import (
     ALL_QUESTIONS,
@@ -234,7 +233,7 @@ def run_jobs(jobs: Sequence[JobRunner], steps: int) -> list[EvaluationResult]:
             n_running -= 1
             event.result()  # raises the exception of a failed job
 
-    n_threads = 2 if jax.default_backend() == "cpu" else 1
+    n_threads = 2 if on_cpu() else 1
     console_verbosity: Verbosity = "json" if verbosity.get() == "json" else "quiet"  # one progress line for all jobs
 
     def initialise_thread() -> None:

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from vtcav_jax.models.video_swin import Triple, on_cpu
+from vtcav_jax.models.video_swin import Triple
+from vtcav_jax.platforms import on_cpu
 
 ONES: Triple = (1, 1, 1)  # sizes and strides along time, height and width
 THREES: Triple = (3, 3, 3)

@@ -22,8 +22,8 @@ from vtcav_jax.models.video_swin import (
     at_least_float32,
     cores,
     largest_divisor,
-    on_cpu,
 )
+from vtcav_jax.platforms import on_cpu
 
 SCORE_BYTES_ON_ACCELERATOR = 1 << 30
 MLP_BYTES_PER_CHUNK = 3 << 20  # of hidden activations, per CPU core

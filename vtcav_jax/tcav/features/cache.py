@@ -14,17 +14,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
 from vtcav_jax import atomic
 from vtcav_jax.checksums import check_archive
+from vtcav_jax.platforms import platform
 from vtcav_jax.runs.code_version import code_hash
 from vtcav_jax.tcav.features.feature_store import Features
 
 # Source files that determine what a network computes from a video file
-INPUT_CODE = ("models/**/*.py", "data/*.py", "concepts/crops.py", "concepts/concept_sets.py", "tap.py", "clip_spec.py")
+INPUT_CODE = (
+    *("models/**/*.py", "data/*.py", "concepts/crops.py", "concepts/concept_sets.py"),
+    *("tap.py", "clip_spec.py", "platforms.py"),
+)
 ENCODING_CODE = (
     *("tcav/features/encode.py", "tcav/features/pooling.py", "tcav/features/microbatches.py"),
     "tcav/experiment/fill_cache.py",
@@ -148,4 +151,4 @@ def content_key(*parts: Any) -> str:
 def source_hash(*patterns: str) -> str:
     """Return a hash of source files (default: all from video files to features), so that keys change with the code."""
     patterns = patterns or (*INPUT_CODE, *ENCODING_CODE)
-    return content_key(metadata.version("jaxlib"), jax.default_backend(), code_hash(*patterns))
+    return content_key(metadata.version("jaxlib"), platform(), code_hash(*patterns))

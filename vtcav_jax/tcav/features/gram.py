@@ -16,6 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
+from vtcav_jax.platforms import on_cpu
 from vtcav_jax.tcav.features.feature_store import Features
 
 TILES_PER_SIDE = 4  # K is symmetric: only 10 of 4 x 4 tiles are computed
@@ -51,7 +52,7 @@ def compute_gram(
     _check(examples, gradients, classes)
     blocks = range(len(examples.columns)) if blocks is None else blocks
     pairs = ((examples.block(i), gradients.block(i)) for i in blocks)
-    if mesh is None and jax.default_backend() == "cpu":
+    if mesh is None and on_cpu():
         return _gram_on_host(pairs, examples.n_rows, gradients.n_rows // classes, classes)
     mesh = mesh or Mesh(np.array(jax.local_devices()[:1]), ("b",))
     by_feature = NamedSharding(mesh, PartitionSpec(None, mesh.axis_names))
