@@ -15,29 +15,39 @@ SECONDS = 600
 
 @dataclass(frozen=True)
 class PairResult:
+    """Counts over the pairs of one task, and a sentence on each fault."""
+
     crashes: int
     differing_files: int
-    fault: str
+    faults: tuple[str, ...]
 
 
-def run_pair(task: FaultTask, material: Material, folder: Path) -> PairResult:
-    """Run a command twice at the same time, in processes of their own, and compare with a single run."""
-    out = folder / "out"
+def run_pairs(task: FaultTask, material: Material, folder: Path, pairs: int) -> PairResult:
+    """Run a command `pairs` times twice at the same time, in processes of their own, and compare with a single run."""
+    out, crashes, differing, faults = folder / "out", 0, 0, []
     folder.mkdir(parents=True)
     code, output = run_command(task.command(material, out))
     if code:
-        return PairResult(1, 0, f"alone: exit {code}: {output[-2000:]}")
+        return PairResult(1, 0, (f"alone: exit {code}: {output[-2000:]}",))
     expected = file_hashes(folder, task.unequal)
-    shutil.rmtree(out)
     command = [sys.executable, "-m", "vtcav_jax", *quick(task.command(material, out))]
     environment = os.environ | {"PYTHONPATH": ROOT}
-    pipe = subprocess.PIPE
-    pair = [subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) for _ in range(2)]
-    ends = [(process.communicate(timeout=SECONDS)[1], process.returncode) for process in pair]
-    codes = sorted(code for _, code in ends)
-    is_locked = any("another process is using" in errors or "already" in errors for errors, code in ends if code == 1)
-    written = file_hashes(folder, task.unequal)
-    unequal = sorted(name for name in {*expected, *written} if expected.get(name) != written.get(name))
-    if codes != [0, 0] and not (codes == [0, 1] and is_locked):
-        return PairResult(1, len(unequal), f"exit {codes}: {ends}")
-    return PairResult(0, len(unequal), f"other bytes in {', '.join(unequal[:10])}" if unequal else "")
+    for _ in range(pairs):
+        shutil.rmtree(out)
+        pair = [
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            for _ in range(2)
+        ]
+        ends = [(process.communicate(timeout=SECONDS)[1], process.returncode) for process in pair]
+        codes = sorted(code for _, code in ends)
+        is_locked = any(
+            "another process is using" in errors or "already" in errors for errors, code in ends if code == 1
+        )
+        written = file_hashes(folder, task.unequal)
+        unequal = sorted(name for name in {*expected, *written} if expected.get(name) != written.get(name))
+        differing += len(unequal)
+        faults += [f"other bytes in {', '.join(unequal[:10])}"] if unequal else []
+        if codes != [0, 0] and not (codes == [0, 1] and is_locked):
+            crashes += 1
+            faults.append(f"exit {codes}: {ends}")
+    return PairResult(crashes, differing, tuple(faults))

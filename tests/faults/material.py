@@ -19,7 +19,7 @@ from vtcav_jax.worlds import make_clips
 
 INTERNAL_ERROR, REFUSED = 70, 1
 SECONDS_UNTIL_HANG = 300
-N_CLIPS = 40
+N_CLIPS = 20
 MODEL = "--model=worlds_cnn"
 
 
@@ -122,6 +122,15 @@ TASKS = {
                 f"--run={out}",
             ],
             ("*/checkpoints*",),
+        ),
+        FaultTask(
+            "evaluate_methods",
+            lambda m, v, out: [
+                *("--networks=worlds_cnn", "--methods=gradcam", "--questions=W1"),
+                *("--max_clips=4", f"--run={out}"),
+            ],
+            (*TIMES, "*/method_*", "*/parts/*.npz"),
+            reads_videos=False,
         ),
         FaultTask(
             "score_concepts",
