@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vtcav_jax.adapters.nnx_modules import from_nnx
     from vtcav_jax.adapters.stages import Tokens
     from vtcav_jax.adapters.torch_modules import from_torch
+    from vtcav_jax.ahead_of_time.preflight import preflight
     from vtcav_jax.attribution.conditional.relevance import conditional_relevance
     from vtcav_jax.attribution.motion.measure import measure_motion
     from vtcav_jax.attribution.motion.selective_relevance import selective_relevance
@@ -54,6 +55,7 @@ __all__ = [
     "load",
     "measure_motion",
     "open_source",
+    "preflight",
     "read_clip",
     "read_concepts",
     "run_tcav",
@@ -79,6 +81,7 @@ _MODULES = {
     "load": "adapters.factory",
     "measure_motion": "attribution.motion.measure",
     "open_source": "data.open",
+    "preflight": "ahead_of_time.preflight",
     "read_clip": "data.clip",
     "read_concepts": "concepts.concept_sets",
     "run_tcav": "tcav.experiment.run",

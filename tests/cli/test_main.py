@@ -102,6 +102,8 @@ def test_there_is_a_flagfile_for_each_task():
         (["inspec", "--model=x"], "no task named 'inspec' (did you mean inspect?)"),
         (["--task=inspect"], "expected --model=NETWORK or --detector=FILE"),
         (["--task=inspect", "--modell=x"], "Did you mean: model"),
+        (["inspect", "--detector=x.pt", "--target=v5e"], "--target: expected --model=NETWORK to compile"),
+        (["inspect", "--model=worlds_cnn", "--target=h100", "--stages=layer9"], "--stages: no stage named 'layer9'"),
         (["inspect", "--model=video_swin_tiny", "extra"], "unexpected argument: extra; after"),
         (["--model=video_swin_tiny"], "no task is given"),
         (["--task=predict", "--model=video_swin_tiny", "--clips_file=CLIPS"], "a network without weights"),

@@ -66,7 +66,8 @@ TASKS = {
         "every scanned video and every encoded clip; the same command continues",
     ),
     "inspect": TaskSpec(
-        "List the stages (layers) of a network: shape, number of features, memory per 100 clips.",
+        "List the stages (layers) of a network: shape, number of features, memory per 100 clips. With --target: whether"
+        " it fits an accelerator, and a lower bound of its time there.",
         "--model=video_swin_b_k400",
         *("inspect_network", "inspect_network", "InspectArguments"),
     ),

@@ -97,12 +97,15 @@ def require_absent(path: Path) -> None:
         raise ValueError(f"{path} cannot be written: {existing_parent} is not a writable folder; choose another")
 
 
-def abstract_model(name_or_path: str) -> tuple[nnx.Module, Preset]:
-    """Return the abstract model (shapes without values) of a preset or a stored network, and its preset."""
+def abstract_model(name_or_path: str, **options: Any) -> tuple[nnx.Module, Preset]:
+    """Return the abstract model (shapes without values) of a preset or a stored network, and its preset.
+
+    `options` are those of `make`.
+    """
     if name_or_path in PRESETS:
-        return nnx.eval_shape(partial(make, name_or_path)), get_preset(name_or_path)
+        return nnx.eval_shape(partial(make, name_or_path, **options)), get_preset(name_or_path)
     metadata = read_metadata(_resolve_path(name_or_path))
-    return nnx.eval_shape(_model_factory(metadata)), get_preset(metadata["preset"])
+    return nnx.eval_shape(_model_factory(metadata, **options)), get_preset(metadata["preset"])
 
 
 def shipped_networks() -> dict[str, Path]:
