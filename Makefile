@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PYTEST = $(BIN)/python -m pytest --numprocesses=2 --dist=loadscope
 
-.PHONY: quickstart test test-fast faults check-statistics lint docs bench clean
+.PHONY: quickstart test test-fast test-matrix faults check-statistics lint docs bench clean
 
 quickstart: $(VENV)/installed-runtime
 	$(BIN)/vtcav quickstart
@@ -24,6 +24,10 @@ test-fast: export XLA_FLAGS = --xla_backend_optimization_level=0
 test-fast: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
 test-fast: $(VENV)/installed-test
 	$(PYTEST) -m "not slow"
+
+# Core tests on each Python and JAX that the package allows and the registry has; about a minute per pair.
+test-matrix: $(BIN)/python
+	$(BIN)/python -m tests.version_matrix
 
 # Kills, faulty entries, fuzzed input and concurrent commands; at most 40 minutes on two cores.
 faults: export JAX_COMPILATION_CACHE_DIR = $(abspath $(VENV))/compiled

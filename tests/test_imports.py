@@ -2,6 +2,8 @@
 
 import ast
 import itertools
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,11 @@ LAYERS = (  # from the bottom; modules of the package itself (tap, settings, ...
     {"cli", "__main__"},
 )
 MAX_FILES = 18  # per folder
+OPTIONAL = (  # imported by the functions that need them
+    *("av", "orbax", "safetensors", "scipy", "matplotlib", "PIL", "cv2", "tensorflow", "tensorflow_datasets"),
+    *("torch", "torchax", "transformers", "ultralytics"),
+)
+NEEDS_TORCH = "vtcav_jax.adapters.torch_environment"
 
 
 def module_files() -> dict[str, Path]:
@@ -100,3 +107,15 @@ def test_every_folder_is_a_package():
     """Check for `__init__.py`: a wheel omits folders without it."""
     folders = {path.parent for path in (ROOT / "vtcav_jax").rglob("*.py")}
     assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
+
+
+def test_all_modules_can_be_imported_without_optional_packages():
+    modules = [name for name in module_files() if name not in (NEEDS_TORCH, "vtcav_jax.__main__")]
+    code = f"""
+import importlib, sys
+sys.modules |= dict.fromkeys({OPTIONAL})  # None: importing raises ModuleNotFoundError
+for name in {modules}:
+    importlib.import_module(name)
+"""
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr

@@ -104,6 +104,7 @@ def test_segments_of_each_clip(net, video):
 
 
 def test_tubes_follow_a_moving_square():
+    pytest.importorskip("cv2", reason="optical flow needs OpenCV (pip install 'vtcav-jax[flow]')")
     frames = np.zeros((1, 8, 48, 48, 3), np.float32)
     texture = np.random.default_rng(0).random((12, 12, 3))
     for t in range(8):
