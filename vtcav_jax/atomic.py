@@ -54,7 +54,7 @@ def explain_disk_full(folder: Path) -> Iterator[None]:
     """Replace a disk-full error by one that names `folder` and how to continue."""
     try:
         yield
-    except (OSError, RuntimeError) as error:  # libraries with their own writers raise RuntimeError
+    except (OSError, RuntimeError, ValueError) as error:  # libraries with their own writers raise the last two
         is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         if is_full or os.strerror(errno.ENOSPC) in str(error):
             raise ValueError(

@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from tests.support.typed import module_of
+from tests.support.typed import module_of, readable
 from vtcav_jax import ClipSpec, models
 from vtcav_jax.adapters.functions import from_function
+from vtcav_jax.attribution.motion.reliance import MotionConfig, resolve_motion_methods, stream_motion
 from vtcav_jax.attribution.target_spec import parse_targets
-from vtcav_jax.attribution.videos.clip_windows import VideoResult
+from vtcav_jax.attribution.videos.clip_windows import VideoResult, stream_windows
 from vtcav_jax.attribution.videos.explain_videos import VideoMaps, explain_videos
+from vtcav_jax.cli.commands.pyramid import predict_logits
 from vtcav_jax.data import ReadResult, SamplingConfig, open_source
 from vtcav_jax.discovery.passes import _non_finite_stage
 from vtcav_jax.models import parameters
+from vtcav_jax.training.evaluate import predict_source
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -60,18 +63,46 @@ def overflowing_network():
     )
 
 
-def test_maps_of_an_overflowing_clip_are_left_out_and_name_the_stage(tmp_path):
-    network = overflowing_network()
-    rng = np.random.default_rng(0)
-    source = open_source("worlds:small:2:0")
-    frames = rng.uniform(0, 0.4, (2, 4, 8, 8, 3))
+def overflowing_source():
+    """Two clips, of which the second is bright."""
+    frames = np.random.default_rng(0).uniform(0, 0.4, (2, 4, 8, 8, 3))
     frames[1] = 0.9
-    source = FakeSource(source, (255 * frames).astype(np.uint8))
+    return FakeSource(open_source("worlds:small:2:0"), (255 * frames).astype(np.uint8))
+
+
+LEFT_OUT = "clip 1 is left out: the activations at second have NaN or infinite values"
+
+
+def test_maps_of_an_overflowing_clip_are_left_out_and_name_the_stage():
+    network, source = overflowing_network(), overflowing_source()
     specs = parse_targets(network, ["a"])
     methods = (("gradient_x_input", None),)
     results = list(explain_videos(network, source, specs, methods, SamplingConfig(), batch_size=2, num_workers=0))
     assert isinstance(results[0], VideoMaps) and isinstance(results[1], ReadResult)
-    assert results[1].failure == "clip 1 is left out: the activations at second have NaN or infinite values"
+    assert results[1].failure == LEFT_OUT
+
+
+def test_motion_of_an_overflowing_clip_is_left_out_and_names_the_stage():
+    network, config = overflowing_network(), MotionConfig()
+    specs = parse_targets(network, ["a"])
+    methods = resolve_motion_methods(network, config, specs)
+    results = stream_motion(
+        *(network, overflowing_source(), specs, methods, config, SamplingConfig()), batch_size=2, num_workers=0
+    )
+    (intact, evidence), (failed, no_evidence) = results
+    assert intact.clip is not None and len(evidence) == 1
+    assert failed.clip is None and failed.failure == LEFT_OUT and no_evidence == []
+
+
+def test_pyramids_and_predictions_of_an_overflowing_clip_stop_with_a_sentence():
+    network, source = overflowing_network(), overflowing_source()
+    windows = [readable(w) for w in stream_windows(source, network.clip_spec, SamplingConfig(), num_workers=0)]
+    with pytest.raises(ValueError, match=f"^{LEFT_OUT}; remove it from --videos$"):
+        predict_logits(network, windows)
+    predictions = predict_source(network, source, 2, SamplingConfig(normalise=False), num_workers=0)
+    assert next(predictions)[0].item.name == "clip 0"
+    with pytest.raises(ValueError, match=r"^the logits of .* are NaN or infinite; check its weights and the videos$"):
+        next(predictions)
 
 
 class FakeSource:

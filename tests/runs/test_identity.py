@@ -2,8 +2,10 @@
 
 import csv
 import json
+import re
 import shutil
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from vtcav_jax.runs import code_version, directory
 from vtcav_jax.worlds.render import WORLDS, make_clips
 
 N_VIDEOS = 3
+Animations = Literal["none", "mp4"]
 
 
 @pytest.fixture
@@ -33,16 +36,16 @@ def inputs(tmp_path):
     return tmp_path
 
 
-def run_attribute(folder):
+def run_attribute(folder, animations: Animations = "none"):
     settings: dict[str, Any] = dict(model=str(folder / "net.safetensors"), videos=str(folder / "videos"))
     settings |= dict(run=folder / "run", num_workers=0, targets=("shape",), methods=("gradient_x_input",))
-    attribute(AttributeArguments(**settings, animations="none"), command_context())
+    attribute(AttributeArguments(**settings, animations=animations), command_context())
 
 
-def run_motion(folder):
+def run_motion(folder, animations: Animations = "none"):
     settings: dict[str, Any] = dict(model=str(folder / "net.safetensors"), videos=str(folder / "videos"))
     settings |= dict(run=folder / "run", num_workers=0, targets=("direction",), examples=1, depth_videos=2)
-    measure_motion_reliance(MotionArguments(**settings, animations="none"), command_context())
+    measure_motion_reliance(MotionArguments(**settings, animations=animations), command_context())
 
 
 def run_pyramid(folder):
@@ -114,9 +117,11 @@ def test_damaged_and_foreign_files_are_noted_and_computed_again(inputs, part, ca
     contents = [path.read_bytes() for path in files]
     (folder / f"notes{files[0].suffix}").write_text("mine")
     (folder / f"000001_other{files[0].suffix}").write_text("mine")
-    truncated, empty = lambda b: b[: len(b) // 2], lambda b: b""
+    empty = lambda b: b""  # noqa: E731
     foreign, shifted = lambda b: b'{"a": 1}', lambda b: b"\x93NUMPY" + b
-    for damages in ((truncated, foreign), (empty, shifted)):
+    half = lambda b: b[: len(b) // 2]  # noqa: E731
+    flipped = lambda b: half(b) + re.sub(rb"\d", lambda x: bytes([x[0][0] ^ 1]), b[len(half(b)) :], count=1)  # noqa: E731
+    for damages in ((half, foreign), (empty, shifted), (flipped, flipped)):
         for path, content, damage in zip(files, contents, damages):
             path.write_bytes(damage(content))
         capsys.readouterr()
@@ -125,6 +130,24 @@ def test_damaged_and_foreign_files_are_noted_and_computed_again(inputs, part, ca
         assert f"note: {len(files[:2])} stored result" in out and f"{folder.name}/{files[0].name}" in out
         assert scores(inputs, table) == before
     assert (folder / f"notes{files[0].suffix}").read_text() == "mine"
+
+
+@pytest.mark.parametrize("run", [run_attribute, run_motion])
+def test_missing_and_damaged_animations_are_written_again(inputs, run, capsys):
+    run(inputs, "mp4")
+    folder = inputs / "run" / ("animations" if run is run_attribute else "motion_parts")
+    contents = {path: path.read_bytes() for path in folder.iterdir()}
+    for suffix, damage in (
+        (".mp4", Path.unlink),
+        (".mp4", lambda p: p.write_bytes(p.read_bytes()[:50])),
+        (".jpg", Path.unlink),
+    ):
+        path = next(path for path in sorted(contents) if path.suffix == suffix)
+        damage(path)
+        capsys.readouterr()
+        run(inputs, "mp4")
+        assert "note: 1 stored result" in capsys.readouterr().out
+        assert {path: path.read_bytes() for path in folder.iterdir()} == contents
 
 
 def test_the_code_hash_depends_on_everything_but_pages(tmp_path, monkeypatch):

@@ -154,6 +154,14 @@ def test_a_run_interrupted_at_any_step_ends_like_an_uninterrupted_one(tmp_path, 
 
 
 @pytest.mark.slow
+def test_a_batch_has_each_clip_once(tmp_path, monkeypatch):
+    shapes, original = [], loop._step
+    monkeypatch.setattr(loop, "_step", lambda *args: shapes.append(args[5].shape[0]) or original(*args))
+    config = replace(CONFIG, batch_size=2**16, steps=2, checkpoint_every=2)
+    loop.train_network(make, Colours(9), CLIP_SPEC, config, tmp_path, num_workers=0)
+    assert shapes == [9, 9]
+
+
 def test_a_finished_run_is_only_loaded(tmp_path):
     first = parameters(run(CONFIG, tmp_path).model)
     again = parameters(train_network(make, Colours(), CLIP_SPEC, CONFIG, tmp_path, num_workers=0).model)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vtcav_jax import atomic
 from vtcav_jax.attribution.conditional.directions import Direction
 from vtcav_jax.attribution.conditional.summary import (
     clips_by_answer,
@@ -26,7 +27,7 @@ from vtcav_jax.cli.commands import format_table
 from vtcav_jax.cli.commands.attribution_job import AttributionJob
 from vtcav_jax.console import info, progress
 from vtcav_jax.data import ReadResult
-from vtcav_jax.data.encode import encode_jpeg, write_animation
+from vtcav_jax.data.encode import encode_jpeg, write_with_poster
 from vtcav_jax.names import safe_filename
 from vtcav_jax.report.animation.maps import MIN_MAP_ANIMATION_SECONDS
 from vtcav_jax.report.gallery_pictures import crop_moment, gallery_animation
@@ -98,7 +99,7 @@ def _write_pictures(
         values, at_stage = clip.load_maps(row.target, direction.name)
         moment = find_moment(values)
         stem = f"{GALLERY_FOLDER}/{number:02d}_{rank}_{safe_filename(f'{row.answer}_{direction.name}')}"
-        (folder / f"{stem}_crop.jpg").write_bytes(encode_jpeg(crop_moment(frames, moment)))
+        atomic.write_bytes(folder / f"{stem}_crop.jpg", encode_jpeg(crop_moment(frames, moment)))
         relevance = float(clip.arrays[f"total|{row.target}|{direction.name}"])
         total = float(clip.arrays[f"channels|{row.target}|{direction.stage}"].sum())
         animation = ""
@@ -108,9 +109,8 @@ def _write_pictures(
             maps |= {f"through {direction.name}": values, f"the same at {direction.stage}": at_stage}
             caption = f"{clip.clip}  {row.answer}  relevance through {direction.name} {relevance:.3g} of {total:.3g}"
             pictures = gallery_animation(frames, maps, caption)
-            if animation.endswith(".mp4"):
-                (folder / animation).with_suffix(".jpg").write_bytes(encode_jpeg(pictures[moment.frame]))
-            write_animation(folder / animation, pictures, max(len(frames) / MIN_MAP_ANIMATION_SECONDS, 1.0))
+            rate = max(len(frames) / MIN_MAP_ANIMATION_SECONDS, 1.0)
+            write_with_poster(folder / animation, pictures, rate, moment.frame)
         moments.append(
             MomentRow(
                 *(row.target, row.answer, row.method, direction.name, rank),

@@ -14,9 +14,9 @@ from vtcav_jax.attribution.motion.summary import interleave_classes
 from vtcav_jax.attribution.target_spec import TargetSpec
 from vtcav_jax.attribution.videos.clip_windows import Window, stream_windows
 from vtcav_jax.attribution.videos.explain_videos import MethodStages
-from vtcav_jax.attribution.videos.stored_results import note_recomputed, npz_content
+from vtcav_jax.attribution.videos.stored_results import animation_hashes, note_recomputed, npz_content
 from vtcav_jax.data import SamplingConfig, Source
-from vtcav_jax.data.encode import encode_jpeg, write_animation
+from vtcav_jax.data.encode import write_with_poster
 from vtcav_jax.models import Network
 from vtcav_jax.names import safe_filename
 from vtcav_jax.report.animation.maps import animation_rate, map_caption
@@ -55,10 +55,11 @@ def write_examples(
     """Write the arrays and animations of the first clips of the `examples` that have none of the video's content."""
     files = {i: folder / row.parts_file for i, row in examples}
     invalid = [path for i, path in files.items() if path.is_file() and not _is_of_content(path, contents[i])]
-    note_recomputed(invalid, "damaged, or of videos whose files have changed since")
+    note_recomputed(invalid, "damaged, incomplete, or of videos whose files have changed since")
     rows = {i: row for i, row in examples if files[i] in invalid or not files[i].is_file()}
     results = stream_windows(source, network.clip_spec, sampling, num_workers=num_workers, indices=list(rows))
     windows = [result for result in results if isinstance(result, Window) and result.clip_index == 0]
+    batch_size = min(batch_size, len(source.items) * sampling.clips_per_video)
     for start in range(0, len(windows), batch_size):
         batch = windows[start : start + batch_size]
         padded = batch + batch[-1:] * (batch_size - len(batch))  # as in the measurement, so that nothing compiles
@@ -67,15 +68,16 @@ def write_examples(
         (parts_by_method,) = explain_motion(network, clips, [target], method_stages, config)
         for i, window in enumerate(batch):
             row = rows[window.read.index]
+            path, files = folder / row.parts_file, []
             if animations != "none":
-                _write_animation(folder / row.parts_file, animations, window, parts_by_method, i, row)
-            arrays = dict(_arrays(window, parts_by_method, i, row))
-            with atomic.replacing(folder / row.parts_file) as temporary, temporary.open("wb") as file:
+                files = _write_animation(path, animations, window, parts_by_method, i, row)
+            arrays = dict(_arrays(window, parts_by_method, i, row, animation_hashes(files, path.parent)))
+            with atomic.replacing(path) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def _is_of_content(path: Path, content: str) -> bool:
-    """Return whether a file of arrays is intact and of the video with this content."""
+    """Return whether a file of arrays and its animation are intact and of the video with this content."""
     try:
         return npz_content(path) == content
     except Exception:  # a damaged file can raise anything
@@ -89,16 +91,19 @@ def _write_animation(
     parts_by_method: Sequence[SelectiveRelevance],
     clip: int,
     row: ClipMotionRow,
-) -> None:
+) -> list[Path]:
     caption = map_caption(row.clip, row.target, row.answer, row.score)
     animation = render_motion_parts(window.clip.video[0], parts_by_method, clip, caption)
-    if extension == "mp4":  # poster image of the page; a WebP needs none
-        arrays_path.with_suffix(".jpg").write_bytes(encode_jpeg(animation[len(animation) // 2]))
-    write_animation(arrays_path.with_suffix(f".{extension}"), animation, animation_rate(window.clip.times[0]))
+    rate = animation_rate(window.clip.times[0])
+    return write_with_poster(arrays_path.with_suffix(f".{extension}"), animation, rate)
 
 
 def _arrays(
-    window: Window, parts_by_method: Sequence[SelectiveRelevance], clip: int, row: ClipMotionRow
+    window: Window,
+    parts_by_method: Sequence[SelectiveRelevance],
+    clip: int,
+    row: ClipMotionRow,
+    animations: Mapping[str, str],
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield `map`, `motion` and `static` of each method, the frames, their times, and what they are, as JSON."""
     maps = []
@@ -118,6 +123,7 @@ def _arrays(
         "answer": row.answer,
         "score": row.score,
         "maps": maps,
+        "animations": animations,
     }
     split = parts_by_method[0].clip_split
     yield "about", np.array(json.dumps(about | {"variant": split.variant, "threshold_sd": split.threshold_sd}))

@@ -65,6 +65,16 @@ def write_animation(path: Path, video: RgbFrames, fps: int | float) -> None:
         _encode(temporary, video, *settings)
 
 
+def write_with_poster(path: Path, video: RgbFrames, fps: int | float, poster: int | None = None) -> list[Path]:
+    """Write an animation, and for MP4 the poster image of the page, by default its middle frame; return both paths."""
+    paths = [path]
+    if path.suffix == ".mp4":  # a WebP needs no poster
+        paths.append(path.with_suffix(".jpg"))
+        atomic.write_bytes(paths[-1], encode_jpeg(video[len(video) // 2 if poster is None else poster]))
+    write_animation(path, video, fps)
+    return paths
+
+
 def _to_bytes(video: RgbFrames, *settings: Any) -> bytes:
     file = io.BytesIO()
     _encode(file, video, *settings)

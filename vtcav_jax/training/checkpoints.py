@@ -2,6 +2,8 @@
 
 import csv
 import json
+import logging
+import shutil
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -40,8 +42,10 @@ class MetricsTable:
         self.rows.append([str(step), *(repr(values[name]) for name in self.columns[1:])])
 
     def flush(self) -> None:
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows(self.rows)
+        with atomic.replacing(self.path) as part:
+            shutil.copyfile(self.path, part)
+            with part.open("a", newline="", encoding="utf-8") as file:
+                csv.writer(file, lineterminator="\n").writerows(self.rows)
         self.rows.clear()
 
 
@@ -69,6 +73,11 @@ class VideoContents:
         atomic.write_text(self.path, json.dumps(dict(sorted(self.contents.items()))))
 
 
+def _has_no_exception(record: logging.LogRecord) -> bool:
+    """Return whether to log a record; Orbax logs errors of its threads before it raises them."""
+    return not record.exc_info
+
+
 class Checkpoints:
     """Last two states of a training run, stored by Orbax with dotted names."""
 
@@ -80,10 +89,14 @@ class Checkpoints:
         self.manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(max_to_keep=2))
 
     def __enter__(self) -> "Checkpoints":
+        logging.getLogger("absl").addFilter(_has_no_exception)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.manager.close()  # waits for the write
+        try:
+            self.manager.close()  # waits for the write
+        finally:
+            logging.getLogger("absl").removeFilter(_has_no_exception)
         self._write_checksums()
 
     def latest(self) -> int | None:

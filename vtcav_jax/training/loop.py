@@ -113,6 +113,8 @@ def train_network(
     devices = jax.devices()
     if config.batch_size % len(devices):
         raise ValueError(f"batch_size {config.batch_size} must be a multiple of the {len(devices)} devices")
+    # A batch of more clips than there are would have some of them several times
+    batch_size = min(config.batch_size, -(-len(source.items) // len(devices)) * len(devices))
     mesh = Mesh(np.array(devices), ("b",))
     everywhere, by_clip = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("b"))
 
@@ -147,12 +149,12 @@ def train_network(
 
         contents = VideoContents(folder / "video_contents.json", source)
         contents.require_unchanged()
-        batches = _batches(source, clip_spec, config, first_step, num_workers, failed, contents)
+        batches = _batches(source, clip_spec, config, batch_size, first_step, num_workers, failed, contents)
         units = progress(
             zip(range(first_step, config.steps), batches),
-            (config.steps - first_step) * config.batch_size,
+            (config.steps - first_step) * batch_size,
             "clips",
-            size=lambda _: config.batch_size,
+            size=lambda _: batch_size,
             note=lambda: _progress_note(last_values),
         )
         for step, (video, labels) in units:
@@ -279,19 +281,20 @@ def _batches(
     source: Source,
     clip_spec: ClipSpec,
     config: TrainConfig,
+    batch_size: int,
     first_step: int,
     num_workers: int,
     failed: dict[str, ReadResult],
     contents: VideoContents,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    positions = epoch_order(len(source.items), config.seed, first_step * config.batch_size)
-    positions = islice(positions, (config.steps - first_step) * config.batch_size)
+    positions = epoch_order(len(source.items), config.seed, first_step * batch_size)
+    positions = islice(positions, (config.steps - first_step) * batch_size)
     sampling = SamplingConfig(normalise=False, random_start=config.seed if config.temporal_jitter else None)
     reads = stream(source, clip_spec, sampling, positions=positions, num_workers=num_workers)
     for _ in range(first_step, config.steps):
-        video = np.zeros((config.batch_size, *clip_spec.shape), np.uint8)
-        labels = np.full((config.batch_size, len(source.heads)), _NO_LABEL, np.int32)
-        for row, read in enumerate(islice(reads, config.batch_size)):
+        video = np.zeros((batch_size, *clip_spec.shape), np.uint8)
+        labels = np.full((batch_size, len(source.heads)), _NO_LABEL, np.int32)
+        for row, read in enumerate(islice(reads, batch_size)):
             if read.clip is None:
                 failed[read.item.name] = read
                 continue

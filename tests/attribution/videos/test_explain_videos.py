@@ -18,7 +18,13 @@ from vtcav_jax.attribution import targets
 from vtcav_jax.attribution.motion import reliance, summary
 from vtcav_jax.attribution.target_spec import parse_targets
 from vtcav_jax.attribution.videos import explain_videos, map_store
-from vtcav_jax.attribution.videos.clip_windows import Window, map_windows_in_batches, stream_windows, unseen_frames
+from vtcav_jax.attribution.videos.clip_windows import (
+    VideoResult,
+    Window,
+    map_windows_in_batches,
+    stream_windows,
+    unseen_frames,
+)
 from vtcav_jax.cli.commands.attribute import AttributeArguments, attribute
 from vtcav_jax.cli.commands.attribution_job import RemovalConfig
 from vtcav_jax.cli.commands.motion import MotionArguments, measure_motion_reliance
@@ -154,17 +160,23 @@ def test_a_video_that_is_damaged_after_its_first_clip_is_a_failure(grey_video, m
     assert isinstance(failure, ReadResult) and failure.failure == "frame 8 of 21 cannot be decoded"
 
 
-def test_a_batch_has_at_most_as_many_clips_as_the_source(grey_video):
+@pytest.mark.parametrize(
+    ("sampling", "slide_over_video", "size"),
+    [(SamplingConfig(clips_per_video=2), False, 2), (SamplingConfig(), True, 4)],
+)
+def test_a_batch_has_at_most_as_many_clips_as_the_source(grey_video, sampling, slide_over_video, size):
     shapes = []
-    results = map_windows_in_batches(
+    (result,) = map_windows_in_batches(
         open_source(grey_video),
-        ClipSpec(frames=8, size=32),
-        SamplingConfig(clips_per_video=2),
+        ClipSpec(frames=8, size=32, interval=1),
+        sampling,
         lambda videos: shapes.append(videos.shape[0]),
         batch_size=10_000,
+        slide_over_video=slide_over_video,
         num_workers=0,
     )
-    assert len(list(results)) == 1 and shapes == [2]
+    assert isinstance(result, VideoResult) and shapes == [size]
+    assert size // 2 < len(result.windows) <= size
 
 
 def test_results_are_ordered_by_video_for_any_batch_size(grey_video, tmp_path):

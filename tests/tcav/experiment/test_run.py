@@ -429,10 +429,11 @@ def test_pair_and_group_comparisons(clip_folder, tmp_path):
 @pytest.mark.slow
 def test_damaged_cache_entries_are_computed_again_and_counted(clip_folder, finished, tmp_path):
     shutil.copytree(finished.folder.parent / "cache", tmp_path / "cache")
-    damages = (lambda data: b"", lambda data: b"foreign", lambda data: data[: len(data) // 2])
+    flip = lambda data: data[:-20] + bytes([data[-20] ^ 1]) + data[-19:]  # noqa: E731
+    damages = (lambda data: b"", lambda data: b"foreign", lambda data: data[: len(data) // 2], flip)
     for suffix in (".npy", ".npz", ".json"):  # the cache also has entries of other runs
         for i, path in enumerate(sorted((tmp_path / "cache").rglob(f"*{suffix}"))):
-            path.write_bytes(damages[i % 3](path.read_bytes()))
+            path.write_bytes(damages[i % 4](path.read_bytes()))
     config = replace(QUICK, export_vectors=True)
     results = run_experiment(clip_folder, tmp_path / "run", config, cache_dir=tmp_path / "cache")
     (note,) = [note for note in results.notes if "damaged" in note]

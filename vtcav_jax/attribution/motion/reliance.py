@@ -45,6 +45,7 @@ from vtcav_jax.settings import MAX_SEED, SEED_HELP, check_settings, setting
 from vtcav_jax.stats import intervals
 
 TIME_EDITS = ("shuffled", "frozen", "reversed")
+SCORE_COLUMNS = ("score", "score_baseline", *(f"score_{edit}" for edit in TIME_EDITS), "score_half_rate")
 
 
 class MapMeasurement(NamedTuple):
@@ -186,6 +187,7 @@ def stream_motion(
     orders = frame_orders(clip_spec.frames, config.shuffles, config.seed)
     properties = [optical_flow.moving_pixels_of_windows(source, clip_spec)] if config.compare_optical_flow else []
 
+    @np.errstate(invalid="ignore")  # clips whose activations overflow are left out below
     def measure_batch(video: np.ndarray, moving_masks: np.ndarray | None = None) -> dict[str, ClipMeasurements]:
         clips = jnp.asarray(clip_spec.normalise(video))
         logits = logits_in_orders(network.model, clips, orders)
@@ -231,7 +233,7 @@ def stream_motion(
                 labels = network.labels[slice(*target_spec.head_range)] if measurement.margins else ()
                 margins = {name: values[i].tolist() for name, values in measurement.margins.items()}
                 evidence.append(MotionEvidence(row, labels, margins, tuple(map_rows)))
-        if all(math.isfinite(item.row.score) for item in evidence):
+        if all(math.isfinite(getattr(item.row, name)) for item in evidence for name in SCORE_COLUMNS):
             yield result.windows[0].read, evidence
         else:
             yield non_finite_failure(network, result.windows, "its scores"), []

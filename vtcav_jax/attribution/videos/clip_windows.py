@@ -88,7 +88,8 @@ def map_windows_in_batches(
 ) -> Iterator[VideoResult[T] | ReadResult]:
     """Apply `compute` to all windows in batches and yield results in order of videos; a `ReadResult` is a failure.
 
-    Batches have `batch_size` windows, or as many as the source has, rounded up to a multiple of `multiple_of`.
+    Batches have `batch_size` windows, or as many as the source has, rounded up to a multiple of `multiple_of`. If
+    they slide, the number is known after reading: a first batch with fewer has the next power of two.
     `compute` gets the frames of the windows and, as further arguments, each of their `properties`, stacked likewise.
     """
     failures: list[ReadResult] = []
@@ -107,7 +108,11 @@ def map_windows_in_batches(
 
     clips = readable()
     pending: list[tuple[Window, tuple[T, int]]] = []
+    is_first = True
     while batch := list(islice(clips, batch_size)):  # itertools.batched came with Python 3.12
+        if is_first and slide_over_video:
+            batch_size = min(batch_size, 1 << (len(batch) - 1).bit_length())
+        is_first = False
         padded = [*range(len(batch)), *[len(batch) - 1] * (batch_size - len(batch))]
         inputs = [[window.clip.video[0] for window in batch], *([f(window) for window in batch] for f in properties)]
         output = compute(*(np.stack(values)[padded] for values in inputs))

@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,10 +30,13 @@ def video_stem(read: ReadResult) -> str:
     return result_stem(read.index, read.item)
 
 
-def save_maps(path: Path, video_maps: VideoMaps, labels: Sequence[str]) -> None:
+def save_maps(
+    path: Path, video_maps: VideoMaps, labels: Sequence[str], animations: Mapping[str, str] | None = None
+) -> None:
     """Save raw maps `map|TARGET|METHOD|STAGE` `(windows, t, h, w)`, and the metadata that `map_rows` needs.
 
-    Maps from random draws have standard errors of the same shape, `standard_error|TARGET|METHOD|STAGE`.
+    Maps from random draws have standard errors of the same shape, `standard_error|TARGET|METHOD|STAGE`. `animations`
+    are the hashes of the maps' animations.
     """
     arrays: dict[str, np.ndarray] = {
         "frames": np.concatenate([window.clip.frames for window in video_maps.windows]),
@@ -55,7 +58,8 @@ def save_maps(path: Path, video_maps: VideoMaps, labels: Sequence[str]) -> None:
                 (target, attribution.method, attribution.stage, attribution.signed, attribution.forward_passes, answers)
             )
     content = video_maps.windows[0].clip.content
-    arrays["about"] = np.array(json.dumps({"clip": video_maps.read.item.name, "content": content, "maps": metadata}))
+    about = {"clip": video_maps.read.item.name, "content": content, "maps": metadata, "animations": animations or {}}
+    arrays["about"] = np.array(json.dumps(about))
     with atomic.replacing(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
 

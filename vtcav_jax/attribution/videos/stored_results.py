@@ -1,6 +1,7 @@
 """Results of videos on disk, one file each: those of an interrupted run are used again if they are still valid."""
 
 import json
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vtcav_jax.attribution.videos.map_store import result_stem
-from vtcav_jax.checksums import check_archive
+from vtcav_jax.checksums import check_archive, file_sha256
 from vtcav_jax.console import info
 from vtcav_jax.data.source import Source, is_unchanged
 
@@ -50,7 +51,10 @@ class StoredResults:
                 valid.add(i)
             else:
                 changed.append(path)
-        for paths, reason in ((damaged, "damaged"), (changed, "of videos whose files have changed since")):
+        for paths, reason in (
+            (damaged, "damaged or incomplete"),
+            (changed, "of videos whose files have changed since"),
+        ):
             note_recomputed(paths, reason)
         for path in (*damaged, *changed):
             path.unlink()
@@ -79,5 +83,14 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 def npz_content(path: Path) -> str:
-    """Return `Clip.content` of the video of an `.npz` file, after checking all its bytes."""
-    return str(read_about(path)["content"])
+    """Return `Clip.content` of the video of an `.npz` file, after checking its bytes and those of its animations."""
+    about = read_about(path)
+    for name, digest in about.get("animations", {}).items():
+        if file_sha256(path.parent / name) != digest:
+            raise ValueError(f"{name} is damaged")
+    return str(about["content"])
+
+
+def animation_hashes(paths: Iterable[Path], folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of animations by their path from `folder`, to be stored in an `.npz` file there."""
+    return {os.path.relpath(path, folder): file_sha256(path) for path in paths}

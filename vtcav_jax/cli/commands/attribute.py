@@ -18,7 +18,7 @@ from vtcav_jax.attribution.videos.explain_videos import (
     VideoMaps,
     explain_videos,
 )
-from vtcav_jax.attribution.videos.stored_results import StoredResults, npz_content
+from vtcav_jax.attribution.videos.stored_results import StoredResults, animation_hashes, npz_content
 from vtcav_jax.cli.commands import all_failed_error, format_estimate, format_table, source_request
 from vtcav_jax.cli.commands.attribution_job import (
     AttributeArguments,
@@ -32,7 +32,7 @@ from vtcav_jax.cli.gallery import write_gallery
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import info, progress
 from vtcav_jax.data import ReadResult, failure_table, write_failures
-from vtcav_jax.data.encode import encode_jpeg, write_animation
+from vtcav_jax.data.encode import write_with_poster
 from vtcav_jax.evaluation.faithfulness.own_clips import (
     BEAT_TRIVIAL_METRICS,
     compare_with_trivial,
@@ -145,23 +145,24 @@ def write_maps(job: AttributionJob, folder: Path) -> list[ReadResult]:
             failed.append(result)
             continue
         stem = map_store.video_stem(result.read)
+        paths = []
         if job.args.animations != "none":
-            write_map_animations(job, result, folder / ANIMATION_FOLDER, stem)
-        map_store.save_maps(folder / "maps" / f"{stem}.npz", result, job.network.labels)
+            paths = write_map_animations(job, result, folder / ANIMATION_FOLDER, stem)
+        animations = animation_hashes(paths, folder / "maps")
+        map_store.save_maps(folder / "maps" / f"{stem}.npz", result, job.network.labels, animations)
     return failed
 
 
-def write_map_animations(job: AttributionJob, maps: VideoMaps, folder: Path, stem: str) -> None:
-    """Write one animation for each target of a video."""
-    labels, extension = job.network.labels, job.args.animations
+def write_map_animations(job: AttributionJob, maps: VideoMaps, folder: Path, stem: str) -> list[Path]:
+    """Write one animation for each target of a video; return all files written."""
+    labels, extension, files = job.network.labels, job.args.animations, []
     for spec in job.target_specs:
         answer = int(maps.answers[spec.name][0])
         label = labels[answer] if answer >= 0 else spec.name
         animation, rate = map_animations.render_map_animation(maps, spec.name, label)
         file = folder / map_animations.map_animation_name(stem, spec.name, extension)
-        if extension == "mp4":  # poster image of the page; a WebP needs none
-            file.with_suffix(".jpg").write_bytes(encode_jpeg(animation[len(animation) // 2]))
-        write_animation(file, animation, rate)
+        files += write_with_poster(file, animation, rate)
+    return files
 
 
 def stored_maps(job: AttributionJob, folder: Path) -> StoredResults:

@@ -18,6 +18,7 @@ from vtcav_jax.attribution.motion.reliance import (
 from vtcav_jax.attribution.motion.summary import motion_sentences, summarise_by_class
 from vtcav_jax.attribution.target_spec import parse_targets
 from vtcav_jax.attribution.videos.stored_results import StoredResults
+from vtcav_jax.checksums import json_sha256
 from vtcav_jax.cli.arguments import (
     TARGETS_HELP,
     LabelTreeArguments,
@@ -125,7 +126,7 @@ def measure_motion_reliance(args: MotionArguments, context: CommandContext) -> N
             failed.append(read)
         else:
             evidence = {"content": read.clip.content, "clips": [asdict(row) for row in video_rows]}
-            atomic.write_text(stored.path(read.index), json.dumps(evidence))
+            atomic.write_text(stored.path(read.index), json.dumps(evidence | {"sha256": json_sha256(evidence)}))
     write_failures(folder / "motion_failures.csv", failed)
     videos = {path.stem: _read_evidence(path) for path in stored.paths()}
     records = [(stem, item) for stem, (_, clips) in videos.items() for item in clips]
@@ -181,8 +182,10 @@ def measure_motion_reliance(args: MotionArguments, context: CommandContext) -> N
 
 
 def _read_evidence(path: Path) -> tuple[str, list[MotionEvidence]]:
-    """Return the content of a video and the evidence of its clips."""
+    """Return the content of a video and the evidence of its clips; a damaged file raises an error."""
     video = json.loads(path.read_text("utf-8"))
+    if video.pop("sha256") != json_sha256(video):
+        raise ValueError(f"{path} does not have its checksum")
     return video["content"], [
         MotionEvidence(
             ClipMotionRow(**item["row"]),

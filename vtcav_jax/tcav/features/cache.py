@@ -1,13 +1,15 @@
 """Content-addressed cache of results: an entry's key is a hash of everything that it depends on.
 
 An entry is one file that is written under a temporary name and renamed, so that it is complete or absent even if the
-process is killed; processes that compute the same entry write the same content. Entries are never modified. The folder
-can be deleted at any time, at the cost of recomputing its content.
+process is killed; processes that compute the same entry write the same content. Entries are never modified, and a
+checksum tells whether one is damaged. The folder can be deleted at any time, at the cost of recomputing its content.
 """
 
 import hashlib
+import io
 import json
 import math
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -18,7 +20,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vtcav_jax import atomic
-from vtcav_jax.checksums import check_archive
+from vtcav_jax.checksums import check_archive, json_sha256
 from vtcav_jax.platforms import platform
 from vtcav_jax.runs.code_version import code_hash
 from vtcav_jax.tcav.features.feature_store import Features
@@ -30,10 +32,11 @@ INPUT_CODE = (
 )
 ENCODING_CODE = (
     *("tcav/features/encode.py", "tcav/features/pooling.py", "tcav/features/microbatches.py"),
-    "tcav/experiment/fill_cache.py",
+    *("tcav/features/cache.py", "tcav/experiment/fill_cache.py"),
 )
 
 KEY_NAME = "cache key"  # in each archive and JSON file, so that a foreign file is recognised
+CHECKSUM_BYTES = 4  # at the end of each `.npy`
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Cache:
 
     folder: Path
     damaged: list[str] = field(default_factory=list, compare=False)
+    _intact: set[Path] = field(default_factory=set, init=False, repr=False, compare=False)  # each is checked once
 
     def path(self, key: str, suffix: str = ".npy") -> Path:
         return self.folder / key[:2] / f"{key}{suffix}"
@@ -51,17 +55,24 @@ class Cache:
         path = self.path(key, suffix)
         if not path.exists():
             return False
+        if path in self._intact:
+            return True
         try:
             _check_entry(path, key)
         except Exception:  # a damaged file can raise anything
             path.unlink(missing_ok=True)
             self.damaged.append(path.name)
             return False
+        self._intact.add(path)
         return True
 
     def put(self, key: str, value: np.ndarray) -> None:
+        buffer = io.BytesIO()
+        np.save(buffer, value, allow_pickle=False)
         with atomic.replacing(self.path(key)) as part, part.open("wb") as file:
-            np.save(file, value, allow_pickle=False)
+            file.write(buffer.getbuffer())
+            file.write(_checksum(buffer.getbuffer()))  # what reads the array ignores bytes after it
+        self._intact.add(self.path(key))
 
     def get(self, key: str) -> np.ndarray:
         return np.load(self.path(key), allow_pickle=False)
@@ -75,23 +86,33 @@ class Cache:
             return {name: archive[name] for name in archive.files if name != KEY_NAME}
 
     def put_json(self, key: str, value: Any) -> None:
-        atomic.write_text(self.path(key, ".json"), json.dumps({KEY_NAME: key, "value": value}))
+        entry = {KEY_NAME: key, "value": value, "sha256": json_sha256(value)}
+        atomic.write_text(self.path(key, ".json"), json.dumps(entry))
 
     def get_json(self, key: str) -> Any:
         return json.loads(self.path(key, ".json").read_text(encoding="utf-8"))["value"]
 
 
+def _checksum(data: Any) -> bytes:
+    return zlib.crc32(data).to_bytes(CHECKSUM_BYTES, "big")
+
+
 def _check_entry(path: Path, key: str) -> None:
-    """Raise an error for a file that is truncated or of another origin; the bytes of an `.npz` are checked too."""
-    if path.suffix == ".npy":  # only its header and size, since features can be large
-        np.load(path, mmap_mode="r", allow_pickle=False)
+    """Raise an error for a file that is damaged or of another origin."""
+    if path.suffix == ".npy":
+        data = np.memmap(path, np.uint8, "r")
+        if _checksum(data[:-CHECKSUM_BYTES]) != data[-CHECKSUM_BYTES:].tobytes():
+            raise ValueError(f"{path} does not have its checksum")
         return
     if path.suffix == ".npz":
         check_archive(path)
         with np.load(path, allow_pickle=False) as archive:
             stored_key = str(archive[KEY_NAME])
     else:
-        stored_key = json.loads(path.read_text(encoding="utf-8"))[KEY_NAME]
+        entry = json.loads(path.read_text(encoding="utf-8"))
+        if json_sha256(entry["value"]) != entry["sha256"]:
+            raise ValueError(f"{path} does not have its checksum")
+        stored_key = entry[KEY_NAME]
     if stored_key != key:
         raise ValueError(f"{path} has another key")
 
