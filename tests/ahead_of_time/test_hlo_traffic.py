@@ -43,6 +43,7 @@ ENTRY %main (a: f32[100,8], b: bf16[50,8]) -> f32[100,8] {
   %b = bf16[50,8]{1,0:T(8,128)(2,1)} parameter(1)
   %c = bf16[50,8]{1,0:T(8,128)(2,1)S(1)} custom-call(%b), custom_call_target="tpu_custom_call"
   %d = bf16[4,8]{1,0} custom-call(%c), custom_call_target="kernel", backend_config={"bytes_accessed":"1234"}
+  %e = bf16[4,8]{1,0} custom-call(%b, %d), custom_call_target="other", output_to_operand_aliasing={{}: (1, {})}
   %zero = s32[] constant(0)
   %start = (s32[], f32[100,8]{1,0}) tuple(%zero, %a)
   %loop = (s32[], f32[100,8]{1,0}) while(%start), condition=%condition, body=%body, backend_config={"known_trip_count":{"n":"50"}}
@@ -55,7 +56,8 @@ def test_slices_updates_loops_tiles_and_kernels():
     piece, index = 2 * 8 * 4, 4
     iteration = (piece + index + piece) + (piece + index + piece)  # read the slice, write it, and both again
     padded = 56 * 128 * 2  # of which the copy on the chip is no traffic
-    assert program_traffic(FUSIONS) == 50 * iteration + padded + 1234
+    replaced = padded + 4 * 8 * 2
+    assert program_traffic(FUSIONS) == 50 * iteration + padded + 1234 + replaced
 
 
 def test_stored_sizes():

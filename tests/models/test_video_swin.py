@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from vtcav_jax import models, tap
 from vtcav_jax.models import parameters as weights
@@ -81,11 +82,13 @@ def test_a_shifted_block_token_by_token(tiny):
     np.testing.assert_allclose(ours, x, rtol=0, atol=1e-5 * np.abs(x).max())  # float32 against float64
 
 
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
 @pytest.mark.parametrize("n", [1, 20, 49, 100, 392])
-def test_bias_is_the_table_at_the_full_windows_index(n):
+def test_bias_is_the_table_at_the_full_windows_index(n, platform):
     table = np.random.default_rng(0).normal(size=(15 * 13 * 13, 2)).astype(np.float32)
     index = relative_position_index((8, 7, 7))[:n, :n]
-    ours = video_swin.relative_position_bias(jnp.asarray(table.T), (8, 7, 7), n)
+    with compile_for(platform):
+        ours = video_swin.relative_position_bias(jnp.asarray(table.T), (8, 7, 7), n)
     np.testing.assert_array_equal(ours, table[index].transpose(2, 0, 1))
 
 
@@ -144,3 +147,12 @@ def test_unshifted_windows_do_not_interact(tiny):
     x = jax.random.normal(jax.random.key(5), (1, 4, 8, 8, 48))
     moved = block(x.at[0, :, :4, :4].add(1.0)) != block(x)
     assert moved[0, :, :4, :4].all() and not moved[0, :, 4:].any() and not moved[0, :, :, 4:].any()
+
+
+@pytest.mark.parametrize("patch", [(2, 4, 4), (4, 2)])
+def test_patches_are_projected_alike_on_all_platforms(patch):
+    conv = nnx.Conv(3, 5, patch, strides=patch, bias_init=nnx.initializers.normal(1.0), rngs=nnx.Rngs(0))
+    video = jax.random.normal(jax.random.key(0), (2, 4, 8, 8, 3))
+    expected = video_swin.project_patches(conv, video)
+    with compile_for("tpu"):
+        np.testing.assert_allclose(video_swin.project_patches(conv, video), expected, atol=1e-5)

@@ -32,7 +32,7 @@ class Chip:
 
 def read_chips() -> dict[str, Chip]:
     """Return the known chips by their short names."""
-    text = resources.files(__package__).joinpath("chips.csv").read_text(encoding="utf-8")
+    text = resources.files("vtcav_jax.ahead_of_time").joinpath("chips.csv").read_text(encoding="utf-8")
     rows = csv.DictReader(text.splitlines())
     chips = [Chip(**{key: Chip.__annotations__[key](value) for key, value in row.items()}) for row in rows]
     return {chip.chip: chip for chip in chips}

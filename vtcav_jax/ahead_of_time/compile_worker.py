@@ -28,10 +28,10 @@ def compile_exported(chip: Chip, exported: export.Exported) -> dict[str, Any]:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         return {"error": str(error).partition("\n")[0]}
-    memory = compiled.memory_analysis()
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    assert memory is not None and text is not None
     parts = ("argument_size", "output_size", "temp_size", "generated_code_size")
     used = sum(getattr(memory, f"{part}_in_bytes") for part in parts) - memory.alias_size_in_bytes
-    text = compiled.as_text()
     accessed = program_traffic(text.replace(ON_CHIP, ""))
     return {"memory_bytes": used, "traffic_bytes": program_traffic(text), "accessed_bytes": accessed}
 

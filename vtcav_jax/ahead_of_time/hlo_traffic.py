@@ -132,8 +132,13 @@ def instruction_traffic(computations: dict[str, Computation], instructions: Comp
         return item.bytes + (min(item.bytes or operands[0].bytes, operands[0].bytes))
     if item.opcode == "dynamic-update-slice":
         return 2 * operands[1].bytes
-    declared = re.search(r'"?bytes_accessed"?:\s*"?(\d+)', item.attributes) if item.opcode == "custom-call" else None
-    return int(declared[1]) if declared else item.bytes + sum(operand.bytes for operand in operands)
+    if item.opcode == "custom-call":
+        if declared := re.search(r'"?bytes_accessed"?:\s*"?(\d+)', item.attributes):
+            return int(declared[1])
+        # An operand that the result replaces is not read
+        replaced = re.findall(r"\{[\d, ]*\}: \((\d+), \{", item.attributes.partition("output_to_operand_aliasing")[2])
+        operands = [operand for i, operand in enumerate(operands) if str(i) not in replaced]
+    return item.bytes + sum(operand.bytes for operand in operands)
 
 
 def moved_arrays(item: Instruction) -> Iterable[str]:

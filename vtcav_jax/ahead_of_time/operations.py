@@ -1,7 +1,7 @@
 """Operations of the matrix products and convolutions of a function, counted in its jaxpr.
 
 Each multiplication with its addition counts as two. These are the operations of which a chip's peak speaks; all others
-are left out. Loops count once per iteration.
+are left out. Loops count once per iteration, and results that nobody uses not at all.
 """
 
 import math
@@ -10,11 +10,13 @@ from typing import Any
 
 import jax
 from jax.extend import core
+from jax.interpreters import partial_eval
 
 
 def count_operations(function: Callable[..., Any], *args: Any) -> int:
     """Return the operations of `function(*args)`; the arguments may be shapes."""
-    return jaxpr_operations(jax.make_jaxpr(function)(*args).jaxpr)
+    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+    return jaxpr_operations(partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[0])
 
 
 def jaxpr_operations(jaxpr: Any) -> int:
@@ -35,8 +37,8 @@ def equation_operations(equation: Any) -> int:
         return params["length"] * sum(inner)
     if name == "while" and any(inner):
         raise ValueError("the function has a loop whose number of iterations depends on data; use jax.lax.scan")
-    if name == "cond":
-        return max(inner)
+    if name == "cond":  # of the implementations for several platforms, the one with the least recomputation
+        return min(inner) if params.get("branches_platforms") else max(inner)
     if name == "pallas_call":
         return math.prod(params["grid_mapping"].grid) * sum(inner)
     return sum(inner)

@@ -16,6 +16,7 @@ from jaxtyping import Array
 
 from vtcav_jax.attribution.lrp import rules as backward
 from vtcav_jax.attribution.lrp.rules import LrpRules
+from vtcav_jax.platforms import use_kernels
 
 # Dependence of a value on the input: none; treated as constant; dependent; product of two dependent values
 FROM_PARAMETERS, FROM_DETACHED_INPUT, FROM_INPUT, FROM_INPUT_PRODUCT = range(4)
@@ -65,7 +66,8 @@ class LrpInterpreter:
         """Return `f` with the backward pass of the rules; the first argument is the video, all arguments are active."""
 
         def run(*args: Any) -> Any:
-            closed_jaxpr, shape = jax.make_jaxpr(f, return_shape=True)(*args)
+            with use_kernels(False):
+                closed_jaxpr, shape = jax.make_jaxpr(f, return_shape=True)(*args)
             flat = jax.tree.leaves(args)
             values = [TracedValue(a, FROM_INPUT) for a in flat]
             if self.low is not None:

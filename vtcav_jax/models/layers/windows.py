@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vtcav_jax.platforms import on_cpu
+
 Triple = tuple[int, int, int]  # of time, height, width
 
 
@@ -34,10 +36,21 @@ def relative_position_bias(table: Float[Array, "heads offsets"], window: Triple,
     """Return the bias between the first `n` tokens of a full window.
 
     A smaller window uses the numbering of the full window, as in the reference: exact in time, approximate if height or
-    width shrink. Slicing and stacking the table along one axis at a time costs a tenth of a gather.
+    width shrink. On a CPU, slicing and stacking the table along one axis at a time costs a tenth of a gather. On an
+    accelerator, axes as short as those would be padded to a tile; a product with ones and zeros has long axes.
     """
     t, h, w = window
     steps = -(-n // (h * w))  # in time, enough for n tokens
+    if not on_cpu():
+        tokens = np.arange(h * w)
+        offsets = (2 * w - 1) * (tokens // w) + tokens % w
+        offsets = offsets[:, None] - offsets + (2 * w - 1) * (h - 1) + w - 1
+        pairs = jnp.arange((2 * h - 1) * (2 * w - 1))[:, None, None] == jnp.asarray(offsets)[None]
+        x = table.reshape(len(table), 2 * t - 1, -1)[:, ::-1]
+        x = jnp.einsum("ktd,dij->kitj", x, pairs.astype(table.dtype), precision="highest")
+        x = x.reshape(len(table), h * w, -1)  # pairs of one frame and another, the later first
+        rows = [x[:, :, (t - 1 - i) * h * w : (t - 1 - i + steps) * h * w] for i in range(steps)]
+        return jnp.concatenate(rows, 1)[:, :n, :n]
     x = table.reshape(-1, 2 * t - 1, 2 * h - 1, 2 * w - 1)
     x = jnp.stack([x[:, :, :, w - 1 - j : 2 * w - 1 - j] for j in range(w)], 4)  # heads dt dh w w'
     x = jnp.stack([x[:, :, h - 1 - j : 2 * h - 1 - j] for j in range(h)], 4)  # heads dt h w h' w'

@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Float
 
 from vtcav_jax import tap as taps
+from vtcav_jax.platforms import use_kernels
 from vtcav_jax.runtime import Runtime
 from vtcav_jax.tcav.features.encode import DEFAULT_ENCODING, SCORE_FNS, EncodeConfig, accumulation_dtype, class_table
 from vtcav_jax.tcav.features.feature_store import Features
@@ -184,7 +185,8 @@ def _compiled_propagation(model, moves, video, stage, later, pool, mesh):
                         captured[name] = pool_activations(x, pool)
                     return x
 
-                model(video, tap)
+                with use_kernels(False):
+                    model(video, tap)
                 return captured[later]
 
             zero = jnp.zeros((), move.dtype)
