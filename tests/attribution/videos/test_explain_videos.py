@@ -18,6 +18,7 @@ from vtcav_jax.attribution import targets
 from vtcav_jax.attribution.motion import reliance, summary
 from vtcav_jax.attribution.target_spec import parse_targets
 from vtcav_jax.attribution.videos import explain_videos, map_store
+from vtcav_jax.attribution.videos.animation_frames import AnimationFrames
 from vtcav_jax.attribution.videos.clip_windows import (
     VideoResult,
     Window,
@@ -315,17 +316,22 @@ def test_the_explain_task(run, cnn, capsys):
         run(methods=("gradcam",))
 
 
-def test_the_animation_of_a_long_video_has_each_frame_once(grey_video):
+@pytest.mark.parametrize(("max_frames", "stride"), [(21, 1), (20, 2), (5, 8)])
+def test_the_animation_of_a_video_has_each_frame_once_or_evenly_spaced_ones(grey_video, max_frames, stride):
     """Check maps with one step per two frames, from windows of which the last starts early."""
     clip_spec, source = ClipSpec(frames=8, size=32), open_source(grey_video)
     windows = tuple(map(readable, stream_windows(source, clip_spec, UINT8_CLIPS, slide_over_video=True, num_workers=0)))
     steps = np.stack([w.clip.frames[0].reshape(4, 2).mean(1) for w in windows])[..., None, None]  # value: its time
     time_map = attribution.Attribution(steps + np.zeros((3, 4, 2, 2)), "norm", True, 3, "gradcam")
-    maps = explain_videos.VideoMaps(windows, {"q": np.zeros(3, int)}, {"q": np.ones(3)}, {"q": (time_map,)})
-    panel = map_animations.map_panel(time_map, unseen_frames(windows))
-    np.testing.assert_allclose(panel.map[:, 0, 0], panel.positions)  # each frame has its own map
+    film = AnimationFrames(max_frames)
+    for window in windows:
+        film.add(window)
+    assert [int(picture[0, 0, 0]) for picture in film.pictures] == [10 * i for i in range(0, 21, stride)]
+    maps = explain_videos.VideoMaps(windows, {"q": np.zeros(3, int)}, {"q": np.ones(3)}, {"q": (time_map,)}, film)
+    panel = map_animations.map_panel(time_map, unseen_frames(windows), stride)
+    np.testing.assert_allclose(panel.map[:, 0, 0], panel.positions * stride)  # each frame has its own map
     frames, rate = map_animations.render_map_animation(maps, "q", "q")
-    assert len(frames) == 21 and rate == pytest.approx(10)
+    assert len(frames) == -(-21 // stride) and rate == pytest.approx(10)
 
 
 def test_the_animation_of_a_video_of_one_frame_has_its_first_map():
@@ -462,7 +468,7 @@ def test_tables_of_a_video_are_read_back(tmp_path):
     maps[0, 0, 0, 0] = 1
     cam_map = attribution.Attribution(maps, "norm", True, 3, "gradcam", np.array([0.5]))
     answers, scores = {"a b": np.array([1])}, {"a b": np.array([2.0])}
-    video_maps = explain_videos.VideoMaps((window,), answers, scores, {"a b": (cam_map,)})
+    video_maps = explain_videos.VideoMaps((window,), answers, scores, {"a b": (cam_map,)}, AnimationFrames())
     map_store.save_maps(tmp_path / "x.npz", video_maps, ("no", "yes"))
     (only,) = map_store.map_rows(tmp_path / "x.npz")
     assert (only.answer, only.score, only.map_sum, only.completeness_gap) == ("yes", 2.0, 0.0, 0.5)

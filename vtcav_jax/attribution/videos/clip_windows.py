@@ -85,12 +85,14 @@ def map_windows_in_batches(
     slide_over_video: bool = False,
     num_workers: int = 2,
     indices: Iterable[int] | None = None,
+    keep: Callable[[Window, T, int], Window] = lambda window, result, row: window,
 ) -> Iterator[VideoResult[T] | ReadResult]:
     """Apply `compute` to all windows in batches and yield results in order of videos; a `ReadResult` is a failure.
 
     Batches have `batch_size` windows, or as many as the source has, rounded up to a multiple of `multiple_of`. If
     they slide, the number is known after reading: a first batch with fewer has the next power of two.
     `compute` gets the frames of the windows and, as further arguments, each of their `properties`, stacked likewise.
+    `keep` returns what is kept of a window until the end of its video, from the window, the result and its row there.
     """
     failures: list[ReadResult] = []
     if not slide_over_video:  # of the whole source, so that a continued run has the batches of an uninterrupted one
@@ -117,7 +119,7 @@ def map_windows_in_batches(
         inputs = [[window.clip.video[0] for window in batch], *([f(window) for window in batch] for f in properties)]
         output = compute(*(np.stack(values)[padded] for values in inputs))
         for row, window in enumerate(batch):
-            pending.append((window, (output, row)))
+            pending.append((keep(window, output, row), (output, row)))
             if window.last:
                 yield VideoResult(*zip(*pending))
                 pending.clear()
@@ -126,9 +128,9 @@ def map_windows_in_batches(
     yield from failures
 
 
-def unseen_frames(windows: Iterable[Window]) -> list[np.ndarray]:
+def unseen_frames(windows: Iterable[Window], last_seen: int = -1) -> list[np.ndarray]:
     """Return, for each window, a mask of the frames in no earlier window; the last window starts early to be full."""
-    last_seen, masks = -1, []
+    masks = []
     for window in windows:
         frames = window.clip.frames[0]
         # In a short video, frames wrap around to the beginning or repeat

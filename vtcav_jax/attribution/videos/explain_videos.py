@@ -17,6 +17,7 @@ from vtcav_jax.attribution.registry import ATTENTION_METHODS, METHODS, attribute
 from vtcav_jax.attribution.result import Attribution, concatenate_attributions
 from vtcav_jax.attribution.score_model import clip_scores, prepare_explanation
 from vtcav_jax.attribution.target_spec import TargetSpec
+from vtcav_jax.attribution.videos.animation_frames import AnimationFrames, drop_frames
 from vtcav_jax.attribution.videos.clip_windows import Window, map_windows_in_batches
 from vtcav_jax.attribution.videos.finite_check import non_finite_failure
 from vtcav_jax.data.clip import SamplingConfig
@@ -31,12 +32,13 @@ METHOD_STAGE_SEPARATOR = "@"
 
 @dataclass(frozen=True, eq=False)
 class VideoMaps:
-    """Explained class, score and maps of each clip of one video, keyed by target."""
+    """Explained class, score and maps of each clip of one video, keyed by target, and frames for animations."""
 
     windows: tuple[Window, ...]
     answers: dict[str, Int[np.ndarray, " n"]]
     scores: dict[str, Float[np.ndarray, " n"]]
     maps: dict[str, tuple[Attribution, ...]]
+    film: AnimationFrames
 
     @property
     def read(self) -> ReadResult:
@@ -112,6 +114,18 @@ def explain_videos(
             results[target_spec.name] = (target_spec.answers(logits), score, maps_of_target)
         return results
 
+    film = AnimationFrames()
+
+    def keep(window: Window, results: dict[str, tuple[np.ndarray, np.ndarray, list[Attribution]]], row: int) -> Window:
+        """Return the window without frames, so that memory does not grow with them, unless its maps overflow."""
+        nonlocal film
+        film = AnimationFrames() if window.clip_index == 0 else film
+        film.add(window)
+        is_finite = all(
+            np.isfinite(a[row]).all() for _, score, maps in results.values() for a in (score, *(m.map for m in maps))
+        )
+        return drop_frames(window) if is_finite else window
+
     for result in map_windows_in_batches(
         source,
         clip_spec,
@@ -121,6 +135,7 @@ def explain_videos(
         slide_over_video=slide_over_video,
         num_workers=num_workers,
         indices=indices,
+        keep=keep,
     ):
         if isinstance(result, ReadResult):
             yield result
@@ -140,4 +155,4 @@ def explain_videos(
         if non_finite:
             yield non_finite_failure(network, result.windows, f"its maps of {', '.join(non_finite)}")
         else:
-            yield VideoMaps(result.windows, answers, score, maps)
+            yield VideoMaps(result.windows, answers, score, maps, film)

@@ -12,9 +12,12 @@ from vtcav_jax.models.network import Network
 
 
 def non_finite_failure(network: Network, windows: Sequence[Window], result: str) -> ReadResult:
-    """Return a video as a failure, because `result` has NaN or infinite values for some of its clips."""
+    """Return a video as a failure, because `result` has NaN or infinite values for some of its clips.
+
+    Windows without frames are those whose results are finite.
+    """
     read, stages = windows[0].read, tap.stages_of(network.model)
-    for window in windows:
+    for window in (window for window in windows if window.clip.video.size):
         video = jnp.asarray(network.clip_spec.normalise(window.clip.video[:1]))
         activations = tap.activations(network.model, video, stages)[1] if stages else {}
         logits = tap.compute_logits(network.model, video)

@@ -18,11 +18,14 @@ def map_animation_name(stem: str, target: str, suffix: str) -> str:
 
 
 def render_map_animation(video_maps: VideoMaps, target: str, answer: str) -> tuple[UInt8[np.ndarray, "n h w 3"], float]:
-    """Return the frames of one question and the frame rate, which is reduced for short clips."""
+    """Return the frames of one question and the frame rate, which is reduced for short clips.
+
+    Long videos are shown as time lapse, with evenly spaced frames.
+    """
     unseen = unseen_frames(video_maps.windows)
-    frames = np.concatenate([window.clip.video[0][new] for window, new in zip(video_maps.windows, unseen)])
+    frames, stride = np.stack(video_maps.film.pictures), video_maps.film.stride
     times = np.concatenate([window.clip.times[0][new] for window, new in zip(video_maps.windows, unseen)])
-    panels = [map_panel(attribution, unseen) for attribution in video_maps.maps[target]]
+    panels = [map_panel(attribution, unseen, stride) for attribution in video_maps.maps[target]]
     caption = map_caption(video_maps.read.item.name, target, answer, float(video_maps.scores[target].mean()))
     return overlay_maps(frames, panels, caption), animation_rate(times)
 
@@ -38,8 +41,8 @@ def animation_rate(times: Float[np.ndarray, " frames"]) -> float:
     return max(min(rate, len(times) / MIN_MAP_ANIMATION_SECONDS), 1.0)
 
 
-def map_panel(attribution: Attribution, unseen: list[np.ndarray]) -> Panel:
-    """Join the time steps of all clips at the frames that each contributes."""
+def map_panel(attribution: Attribution, unseen: list[np.ndarray], stride: int = 1) -> Panel:
+    """Join the time steps of all clips at the frames that each contributes; every `stride`-th frame is displayed."""
     maps, positions, offset = [], [], 0
     for values, new in zip(attribution.map, unseen):
         middles: Float[np.ndarray, " steps"] = (np.arange(len(values)) + 0.5) * len(new) / len(values) - 0.5
@@ -52,6 +55,6 @@ def map_panel(attribution: Attribution, unseen: list[np.ndarray]) -> Panel:
     return Panel(
         f"{attribution.method} @{attribution.stage}",
         np.concatenate(maps),
-        np.concatenate(positions),
+        np.concatenate(positions) / stride,
         attribution.signed,
     )

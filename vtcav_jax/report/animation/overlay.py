@@ -114,13 +114,14 @@ def overlay_maps(video: OverlayFrames, panels: Sequence[Panel], caption: str) ->
 
 def blend_map(grey: Float[np.ndarray, "frames h w 1"], panel: Panel) -> OverlayFrames:
     """Blend a map over grey frames, with an opacity that grows with its absolute value."""
-    frames, h, w = grey.shape[:3]
-    values = _interpolate_frames(panel.map, panel.positions, frames)
-    values = np.stack([_enlarge(frame, (h, w)) for frame in values])
     scale_limit = panel.scale_limit
-    opacity = np.sqrt(np.clip(np.abs(values) / (scale_limit or 1), 0, 1))[..., None] * MAX_MAP_OPACITY
-    colours = apply_colormap(values, scale_limit, signed=panel.signed)
-    return np.rint(opacity * colours + (1 - opacity) * (64 + 0.7 * grey)).clip(0, 255).astype(np.uint8)
+    out = np.empty((*grey.shape[:3], 3), np.uint8)
+    for i, values in enumerate(_interpolate_frames(panel.map, panel.positions, len(grey))):  # each alone, for memory
+        enlarged = _enlarge(values, grey.shape[1:3])
+        opacity = np.sqrt(np.clip(np.abs(enlarged) / (scale_limit or 1), 0, 1))[..., None] * MAX_MAP_OPACITY
+        colours = apply_colormap(enlarged, scale_limit, signed=panel.signed)
+        out[i] = np.rint(opacity * colours + (1 - opacity) * (64 + 0.7 * grey[i])).clip(0, 255)
+    return out
 
 
 def _draw_title(cell: OverlayFrames, title: str, panel: Panel | None) -> None:
