@@ -16,12 +16,14 @@ from jaxtyping import Array
 
 from vtcav_jax.attribution.lrp import rules as backward
 from vtcav_jax.attribution.lrp.rules import LrpRules
+from vtcav_jax.models.layers.convolution import conv_of_products
 from vtcav_jax.platforms import use_kernels
 
 # Dependence of a value on the input: none; treated as constant; dependent; product of two dependent values
 FROM_PARAMETERS, FROM_DETACHED_INPUT, FROM_INPUT, FROM_INPUT_PRODUCT = range(4)
 CALL_PRIMITIVES = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint", "custom_jvp_call",
          "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_lin")  # fmt: skip
+LINEAR_PRIMITIVES = ("dot_general", "conv_general_dilated")
 DATA_MOVEMENT = ("reshape", "transpose", "squeeze", "convert_element_type", "copy", "expand_dims", "reduce_precision")
 BOUND_PRESERVING_MOVEMENT = (*DATA_MOVEMENT, "pad", "concatenate", "slice", "broadcast_in_dim", "rev", "copy_p")
 DETACHED_ELEMENTWISE = ("erf", "erfc", "logistic", "rsqrt", "sqrt", "stop_gradient")  # treated as constant factors
@@ -108,7 +110,7 @@ class LrpInterpreter:
         if not any(a.active for a in args):
             out = _bind(eqn, [self.force(a).array for a in args])
             return [TracedValue(a, max((v.dependence for v in args), default=FROM_PARAMETERS)) for a in out]
-        if name in CALL_PRIMITIVES:
+        if name in CALL_PRIMITIVES and not _is_linear(eqn):
             inner = next(eqn.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in eqn.params)
             return self.run_closed(inner, args) if isinstance(inner, ClosedJaxpr) else self.run_jaxpr(inner, [], args)
         if name == "scan":
@@ -122,7 +124,7 @@ class LrpInterpreter:
                 return self.detach(eqn, [self.force(a) for a in args])
             if (fused := _fuse(eqn, args)) is not None:
                 return [fused]
-            if name in ("dot_general", "conv_general_dilated") and {a.dependence for a in args} & {FROM_PARAMETERS}:
+            if _is_linear(eqn) and {a.dependence for a in args} & {FROM_PARAMETERS}:
                 return [_linear_layer(eqn, [self.force(a) for a in args])]
         return self.other_primitive(eqn, name, [self.force(a) for a in args])
 
@@ -205,6 +207,11 @@ class LrpInterpreter:
         if x.low is not None:
             return TracedValue(backward.z_b_rule(value.f, self.rules, x.array, *parameters, x.low, x.high), FROM_INPUT)
         return TracedValue(backward.linear_rule(value.f, self.rules, x.array, *parameters), FROM_INPUT)
+
+
+def _is_linear(eqn: Any) -> bool:
+    """Return True for operations that are linear in each of two arguments: products and convolutions."""
+    return eqn.primitive.name in LINEAR_PRIMITIVES or eqn.params.get("name") == conv_of_products.__name__
 
 
 def _gates(jaxpr: Jaxpr) -> set[Any]:

@@ -1,0 +1,123 @@
+"""Convolutions of any kernel and stride as a sum of one matrix product per tap (position of the kernel).
+
+The padded input is cut into the phases of the strides, so that each tap reads a block without gaps.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+CACHED_POSITIONS = 1024
+Padding = tuple[tuple[int, int], ...]  # before and after, along time, height and width
+
+
+class TapPlan:
+    """Sizes of a convolution, and phase and offset of each tap."""
+
+    def __init__(self, shape: Sequence[int], kernel: Sequence[int], strides: Sequence[int], padding: Padding):
+        self.b, *sizes, _ = shape
+        self.strides = strides
+        self.out = [(n + sum(p) - k) // s + 1 for n, p, k, s in zip(sizes, padding, kernel, strides)]
+        self.phase_sizes = [n + (k - 1) // s for n, k, s in zip(self.out, kernel, strides)]
+        self.pads = [(p[0], n * s - p[0] - size) for p, n, s, size in zip(padding, self.phase_sizes, strides, sizes)]
+        taps = np.indices(kernel).reshape(3, -1).T
+        phases = np.ravel_multi_index(tuple((taps % strides).T), tuple(strides))
+        self.table = np.concatenate([phases[:, None], taps // strides], 1).astype(np.int32)
+
+    @property
+    def clips_per_block(self) -> int:
+        """Number of clips whose sums stay in the cache; one, unless a block has all frames."""
+        if self.frames_per_block < self.out[0]:
+            return 1
+        positions = int(np.prod(self.out))
+        return max(n for n in range(1, self.b + 1) if self.b % n == 0 and (n == 1 or n * positions <= CACHED_POSITIONS))
+
+    @property
+    def frames_per_block(self) -> int:
+        """Number of output frames whose sums stay in the cache."""
+        t, h, w = self.out
+        return 1 if h * w >= 400 else 2 if h * w >= 150 and t % 2 == 0 else t
+
+    def split_phases(self, x: Array) -> Array:
+        """Return (phases, b, t, h, w, c) of (b, t, h, w, c)."""
+        x = jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), *((*p, 0) for p in self.pads), (0, 0, 0)))
+        if np.prod(self.strides) == 1:
+            return x[None]
+        (t, h, w), (st, sh, sw) = self.phase_sizes, self.strides
+        x = x.reshape(self.b, t, st, h, sh, w, sw, -1)
+        return x.transpose(2, 4, 6, 0, 1, 3, 5, 7).reshape(-1, self.b, t, h, w, x.shape[-1])
+
+    def merge_phases(self, phases: Array) -> Array:
+        """Return (b, t, h, w, c) of (phases, b, t, h, w, c)."""
+        (t, h, w), (st, sh, sw) = self.phase_sizes, self.strides
+        x = phases.reshape(st, sh, sw, self.b, t, h, w, -1).transpose(3, 4, 0, 5, 1, 6, 2, 7)
+        x = x.reshape(self.b, t * st, h * sh, w * sw, -1)
+        crop = ((0, 0, 0), *((-before, -after, 0) for before, after in self.pads), (0, 0, 0))
+        return jax.lax.pad(x, jnp.zeros((), x.dtype), crop)
+
+
+def tap_products_conv(
+    x: Float[Array, "b t h w c"], kernel: Float[Array, "kt kh kw c d"], strides: Sequence[int], padding: Padding
+) -> Float[Array, "b t2 h2 w2 d"]:
+    """Compute a convolution in blocks of a few frames."""
+    plan, (c, d) = TapPlan(x.shape, kernel.shape[:3], strides, padding), kernel.shape[3:]
+    phases, matrices, table = plan.split_phases(x), kernel.reshape(-1, c, d), jnp.asarray(plan.table, int)
+    (t, h, w), frames = plan.out, plan.frames_per_block
+    clips = plan.clips_per_block
+
+    def compute_block(clip: Array, frame: Array) -> Array:
+        def add_tap(k: Array, y: Array) -> Array:
+            phase, *offset = table[k]
+            start = (phase, clip, frame + offset[0], *offset[1:], 0)
+            z = jax.lax.dynamic_slice(phases, start, (1, clips, frames, h, w, c))
+            return y + z.reshape(-1, c) @ matrices[k]
+
+        y = jax.lax.fori_loop(0, len(plan.table), add_tap, jnp.zeros((clips * frames * h * w, d), x.dtype))
+        return y.reshape(clips, frames, h, w, d)
+
+    def write_block(i: Array, y: Array) -> Array:
+        clip, frame = i // (t // frames) * clips, i % (t // frames) * frames
+        return jax.lax.dynamic_update_slice(y, compute_block(clip, frame), (clip, frame, 0, 0, 0))
+
+    n_blocks = plan.b // clips * (t // frames)
+    if n_blocks == 1:
+        return compute_block(jnp.asarray(0), jnp.asarray(0))
+    return jax.lax.fori_loop(0, n_blocks, write_block, jnp.zeros((plan.b, t, h, w, d), x.dtype))
+
+
+def tap_products_gradients(
+    x: Array, kernel: Array, cotangent: Array, strides: Sequence[int], padding: Padding
+) -> tuple[Callable[[], Array], Callable[[], Array]]:
+    """Return functions that compute the gradients for `x` and for `kernel`."""
+    plan = TapPlan(x.shape, kernel.shape[:3], strides, padding)
+    return partial(_input_gradient, plan, kernel, cotangent), partial(_kernel_gradient, plan, x, kernel, cotangent)
+
+
+def _input_gradient(plan: TapPlan, kernel: Array, cotangent: Array) -> Array:
+    c, d = kernel.shape[3:]
+    matrices, table, rows = kernel.reshape(-1, c, d), jnp.asarray(plan.table, int), cotangent.reshape(-1, d)
+
+    def add_tap(k: Array, total: Array) -> Array:
+        phase, *offset = table[k]
+        start, shape = (phase, 0, *offset, 0), (1, plan.b, *plan.out, c)
+        z = jnp.einsum("md,cd->mc", rows, matrices[k]).reshape(shape)
+        return jax.lax.dynamic_update_slice(total, jax.lax.dynamic_slice(total, start, shape) + z, start)
+
+    total = jnp.zeros((int(np.prod(plan.strides)), plan.b, *plan.phase_sizes, c), cotangent.dtype)
+    return plan.merge_phases(jax.lax.fori_loop(0, len(plan.table), add_tap, total))
+
+
+def _kernel_gradient(plan: TapPlan, x: Array, kernel: Array, cotangent: Array) -> Array:
+    c, d = kernel.shape[3:]
+    phases, table, rows = plan.split_phases(x), jnp.asarray(plan.table, int), cotangent.reshape(-1, d)
+
+    def gradient_of_tap(k: Array) -> Array:
+        phase, *offset = table[k]
+        z = jax.lax.dynamic_slice(phases, (phase, 0, *offset, 0), (1, plan.b, *plan.out, c))
+        return jnp.einsum("mc,md->cd", z.reshape(-1, c), rows)
+
+    return jax.lax.map(gradient_of_tap, jnp.arange(len(plan.table))).reshape(kernel.shape)
