@@ -142,11 +142,6 @@ def vectors_rows(repeats: int) -> list[dict[str, Any]]:
         _vector_row("ours, products", [gram_s], len(pairs), len(pairs)),
         _vector_row("ours, vectors and scores", [fit_s], len(pairs), len(pairs)),
     ]
-    device = replace(FitConfig("logistic", L2), solver="optax")
-    _, first_s, optax_s = _time_calls("vectors by optax", lambda: fit(products.kernel, signed, device), 1)
-    rows.append(
-        _vector_row(f"ours, vectors by optax ({first_s:.1f} s with compilation)", [optax_s], len(pairs), len(pairs))
-    )
     total = gram_s + fit_s
     for name, peer_vector in (("scikit-learn, lbfgs", sklearn_vector), ("captum's default classifier", captum_vector)):
         seconds, differences = [], []

@@ -6,7 +6,7 @@ from vtcav_jax.settings import BATCH_HELP, MAX_BATCH_SIZE, MAX_SEED, SEED_HELP, 
 from vtcav_jax.tcav.features.encode import SCORE_FNS, SENSITIVITIES, EncodeConfig
 from vtcav_jax.tcav.features.pooling import POOLS
 from vtcav_jax.tcav.stats.multiple_testing import CORRECTIONS, attainable
-from vtcav_jax.tcav.stats.vectors import ESTIMATORS, SOLVERS, FitConfig
+from vtcav_jax.tcav.stats.vectors import ESTIMATORS, FitConfig
 
 COMPARISON_TYPES = ("absolute", "motion", "freezing", "relative", "group", "pairs")
 EXPERIMENT_PROTOCOLS = ("standard", "saha2024")
@@ -85,9 +85,6 @@ class ExperimentConfig:
     )
     l2: float = setting(
         0.01, "L2 penalty of logistic and ridge, relative to the variance of the activations at each layer", above=0
-    )
-    solver: str = setting(
-        "host", "solver of logistic and ridge: host (L-BFGS on the CPU) or optax (on the JAX device)", choices=SOLVERS
     )
     permutations: int | None = setting(
         None,
@@ -171,4 +168,4 @@ class ExperimentConfig:
 
     @property
     def fit_config(self) -> FitConfig:
-        return FitConfig(self.estimator, self.l2, solver=self.solver)
+        return FitConfig(self.estimator, self.l2)

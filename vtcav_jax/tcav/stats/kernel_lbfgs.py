@@ -1,24 +1,36 @@
-"""Regularised linear models for many label vectors at once: L-BFGS on the kernel K of the examples, without features.
+"""Regularised linear models for many label vectors at once: L-BFGS by optax on the kernel K, without features.
 
 The optimum w of an L2-regularised loss lies in the span of the examples and is represented by coordinates z in a factor
 Z with K = ZZ'. Where all label vectors share K, Z holds its scaled eigenvectors: for equal label weights the Hessian at
-w = 0 is then diagonal, so that L-BFGS starts from it and needs few iterations even for ill-conditioned K. Where each
-label vector has its own K, Z is the Cholesky factor, since eigenvectors would cost more than they save. An iteration
-takes two products with Z, regardless of the line search. The intercept is one more coordinate, without penalty.
+w = 0 is then diagonal. Scaled such that it is about 1 along each coordinate, even an ill-conditioned K needs few
+iterations. Where each label vector has its own K, Z is the Cholesky factor, since eigenvectors would cost more than
+they save. The intercept is one more coordinate, without penalty.
+
+Directions are those of `optax.scale_by_lbfgs`. An iteration takes two products with Z, regardless of the line search,
+which moves the values at the examples along a known direction. Label vectors are solved in blocks, on JAX's default
+device; rows that have converged keep their result. Sizes are padded to a few, so that few programs are compiled.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Literal, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from vtcav_jax.platforms import on_cpu
 
 Loss = Literal["logistic", "squares"]
 Kernels = Float[np.ndarray, "s s"] | Float[np.ndarray, "v s s"]
-Rows = Float[np.ndarray, "v e"]  # one column more than the factor: the intercept is last
 
 LBFGS_HISTORY = 4
-SOLVER_NUMBERS_PER_BLOCK = 2**15  # size of the arrays of a block, so that they fit into the CPU cache
+MIN_PADDED_SIZE = 32
+ROWS_PER_BLOCK = (4, 16, 64, 256)  # smallest that holds all label vectors, within the limit of numbers
+NUMBERS_PER_CPU_BLOCK, NUMBERS_PER_DEVICE_BLOCK = 2**15, 2**24  # values at the examples; on a CPU, they fit the cache
+MAX_LINE_SEARCH_STEPS = 20
 EIGENVALUE_EPS = 1e-14  # relative to the largest eigenvalue; smaller ones are rounding errors
 
 
@@ -49,19 +61,34 @@ def minimise(
 ) -> Solution:
     """Minimise the weighted mean loss + lam/2 |w|^2 for each row of `labels` (sign: the label; magnitude: the weight).
 
-    `kernel` is shared by all rows, or has one matrix per row. Rows whose residual is at most `tolerance` are finished
-    and leave the computation.
+    `kernel` is shared by all rows, or has one matrix per row. Rows whose residual is at most `tolerance` are finished.
     """
-    full_problem = build_problem(kernel, labels, lam, loss)
-    step = max(1, SOLVER_NUMBERS_PER_BLOCK // labels.shape[1])
-    parts = [
-        _minimise_block(full_problem.take(slice(start, start + step)), tolerance, max_iterations)
-        for start in range(0, len(labels), step)
-    ]
-    return Solution(*(np.concatenate(arrays) for arrays in zip(*parts)))
+    problem = _build_problem(kernel, labels, lam, loss)
+    (count, size), rank = labels.shape, problem.factor.shape[-1]
+    padded_size = _padded(size)
+    limit = NUMBERS_PER_CPU_BLOCK if on_cpu() else NUMBERS_PER_DEVICE_BLOCK
+    fitting = [n for n in ROWS_PER_BLOCK if n * padded_size <= limit] or [ROWS_PER_BLOCK[0]]
+    step = next((n for n in fitting if n >= count), fitting[-1])
+    has_own_kernel = problem.factor.ndim == 3
+    factor = _pad(problem.factor, (padded_size, padded_size))
+    curvature = _pad(np.sqrt(problem.curvature[:, :rank]), (padded_size,), fill=1.0)
+    curvature = np.concatenate([curvature, np.sqrt(problem.curvature[:, rank:])], 1)
+    rows = _pad(problem.labels, (padded_size,)), _pad(problem.weights, (padded_size,)), lam, problem.scale, curvature
+    blocks = []
+    # optax mixes types of counters
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        shared = None if has_own_kernel else jnp.asarray(factor)
+        for start in range(0, count, step):
+            taken = slice(start, start + step)
+            parts = [_pad_rows(part[taken], step) for part in rows]
+            own = jnp.asarray(_pad_rows(factor[taken], step)) if shared is None else shared
+            blocks.append(_solve_block(own, *parts, tolerance, max_iterations, loss))
+        outputs = [np.concatenate(part)[:count] for part in zip(*map(jax.device_get, blocks))]
+    slopes, intercept, residual, iterations = outputs
+    return Solution(-slopes[:, :size] / lam[:, None], intercept, residual, iterations, residual <= tolerance)
 
 
-def build_problem(
+def _build_problem(
     kernel: Kernels, labels: Float[np.ndarray, "v s"], lam: Float[np.ndarray, " v"], loss: Loss
 ) -> "_Problem":
     """Return the problem in the coordinates of a factor of K."""
@@ -95,77 +122,6 @@ def _cholesky(kernel: Float[np.ndarray, "v s s"]) -> tuple[Float[np.ndarray, "v 
         return vectors * np.sqrt(np.maximum(values, 0))[:, None, :], None
 
 
-def _minimise_block(problem: "_Problem", tolerance: float, max_iterations: int) -> tuple[np.ndarray, ...]:
-    """Return the fields of `Solution`."""
-    lam, scale, count = problem.lam, problem.scale, len(problem.lam)
-    final_slopes, intercept = np.zeros(problem.weights.shape), np.zeros(count)
-    residual, iterations = np.full(count, np.inf), np.full(count, max_iterations)
-    converged = np.zeros(count, bool)
-    rows = np.arange(count)
-    x, f = np.zeros((count, problem.factor.shape[-1] + 1)), np.zeros(problem.weights.shape)
-    slopes = problem.slopes(f)
-    g = problem.gradient(x, slopes)
-    initial_norm = _norm(g)
-    history: list[tuple[Rows, Rows]] = []
-    for iteration in range(max_iterations + 1):
-        gradient_bound = np.maximum(problem.lam * _norm(x[:, :-1]), 1e-8 * initial_norm)
-        slope = _norm(g)
-        error = np.where(slope > 0, 2 * slope / np.where(gradient_bound > 0, gradient_bound, 1.0), 0.0)
-        # A row keeps the result of its first convergence, even if it stays in the block for more iterations
-        is_new = ~converged[rows]
-        finished_rows = rows[is_new]
-        residual[finished_rows], final_slopes[finished_rows], intercept[finished_rows] = (
-            error[is_new],
-            slopes[is_new],
-            x[is_new, -1],
-        )
-        iterations[finished_rows], converged[finished_rows] = iteration, error[is_new] <= tolerance
-        unfinished = ~converged[rows]
-        if not unfinished.any() or iteration == max_iterations:
-            break
-        if unfinished.mean() < 0.75:  # not after every row, since it copies the arrays of the remaining ones
-            rows, initial_norm, problem = rows[unfinished], initial_norm[unfinished], problem.take(unfinished)
-            x, f, g = x[unfinished], f[unfinished], g[unfinished]
-            history = [(s[unfinished], y[unfinished]) for s, y in history]
-        direction = _direction(g, history, problem.curvature)
-        direction_values = problem.values(direction)
-        length, slopes = problem.line_search(x, g, direction, f, direction_values)
-        step = length[:, None] * direction
-        x, f, previous_gradient = x + step, f + length[:, None] * direction_values, g
-        g = problem.gradient(x, slopes)
-        history = [*history[1 - LBFGS_HISTORY :], (step, g - previous_gradient)]
-    return -final_slopes / lam[:, None], intercept * scale, residual, iterations, converged
-
-
-def _dot(u: Rows, v: Rows) -> Float[np.ndarray, " v"]:
-    return np.einsum("ve,ve->v", u, v)
-
-
-def _norm(u: Rows) -> Float[np.ndarray, " v"]:
-    return np.sqrt(_dot(u, u))
-
-
-def _direction(g: Rows, history: list[tuple[Rows, Rows]], curvature: Rows) -> Rows:
-    """Return the L-BFGS direction (two-loop recursion) with the diagonal `curvature` as initial Hessian."""
-    q = -g
-    shares = []
-    for s, y in reversed(history):
-        bend = _dot(s, y)
-        inverse = np.divide(1.0, bend, out=np.zeros_like(bend), where=bend > 0)
-        share = inverse * _dot(s, q)
-        shares.append((inverse, share))
-        q -= share[:, None] * y
-    q /= curvature
-    if history:
-        s, y = history[-1]
-        curved_norm = _dot(y, y / curvature)
-        ratio = np.divide(_dot(s, y), curved_norm, out=np.ones_like(curved_norm), where=curved_norm > 0)
-        q *= np.where(ratio > 0, ratio, 1.0)[:, None]
-    for (s, y), (inverse, share) in zip(history, reversed(shares)):
-        q += (share - inverse * _dot(y, q))[:, None] * s
-    return q
-
-
 @dataclass(frozen=True)
 class _Problem:
     factor: Float[np.ndarray, "s r"] | Float[np.ndarray, "v s r"]
@@ -176,13 +132,8 @@ class _Problem:
     scale: Float[np.ndarray, " v"]
     loss: Loss
 
-    def take(self, rows: Bool[np.ndarray, " v"] | slice) -> "_Problem":
-        factor = self.factor[rows] if self.factor.ndim == 3 else self.factor
-        labels, weights, lam, scale = (part[rows] for part in (self.labels, self.weights, self.lam, self.scale))
-        return _Problem(factor, self.spectrum, labels, weights, lam, scale, self.loss)
-
     @property
-    def curvature(self) -> Rows:
+    def curvature(self) -> Float[np.ndarray, "v e"]:
         """Curvature of the objective at 0 along each coordinate, for equal weights of all examples."""
         if self.spectrum is None:
             return np.ones((len(self.lam), self.factor.shape[-1] + 1))
@@ -190,50 +141,125 @@ class _Problem:
         inside = bend / self.weights.shape[1] * self.spectrum + self.lam[:, None]
         return np.concatenate([inside, (bend * self.scale**2)[:, None]], 1)
 
-    def values(self, x: Rows) -> Float[np.ndarray, "v s"]:
-        """Return the values of the linear model at the examples."""
-        z = x[:, :-1]
-        inside = z @ self.factor.T if self.factor.ndim == 2 else np.matmul(self.factor, z[:, :, None])[:, :, 0]
-        return inside + (self.scale * x[:, -1])[:, None]
 
-    def gradient(self, x: Rows, slopes: Float[np.ndarray, "v s"]) -> Rows:
-        factor = self.factor
-        inside = slopes @ factor if factor.ndim == 2 else np.matmul(slopes[:, None], factor)[:, 0]
-        inside += self.lam[:, None] * x[:, :-1]
-        return np.concatenate([inside, (self.scale * slopes.sum(1))[:, None]], 1)
+def _padded(size: int) -> int:
+    """Return the next of 32, 48, 64, 96, 128, 192, ..."""
+    power = max(MIN_PADDED_SIZE, 1 << (size - 1).bit_length())
+    return power * 3 // 4 if size <= power * 3 // 4 and power > MIN_PADDED_SIZE else power
 
-    def line_search(
-        self, x: Rows, g: Rows, d: Rows, f: Float[np.ndarray, "v s"], direction_values: Float[np.ndarray, "v s"]
-    ) -> tuple[Float[np.ndarray, " v"], Float[np.ndarray, "v s"]]:
-        """Return the step length along `d` and the slopes there, by one-dimensional Newton safeguarded by bisection."""
-        linear, square = self.lam * _dot(x[:, :-1], d[:, :-1]), self.lam * _dot(d[:, :-1], d[:, :-1])
-        initial_slope = np.abs(_dot(g, d))
-        t = np.ones(len(f))
-        low, high = np.zeros(len(f)), np.full(len(f), np.inf)
-        slopes = self.slopes(f + direction_values)
-        for _ in range(20):
-            slope = _dot(slopes, direction_values) + linear + t * square
-            is_close = (slope <= 0.1 * initial_slope) & (slope >= -0.5 * initial_slope)
-            if is_close.all():
-                break
-            bend = (
-                _dot(self.second_derivatives(f + t[:, None] * direction_values) * direction_values, direction_values)
-                + square
-            )
-            low, high = np.where(slope < 0, t, low), np.where(slope > 0, t, high)
-            newton = t - np.divide(slope, bend, out=np.zeros_like(slope), where=bend > 0)
-            middle = np.where(np.isfinite(high), (low + high) / 2, 2 * t)
-            is_inside = (newton > low) & (newton < np.minimum(high, 10 * t))
-            t = np.where(is_close, t, np.where(is_inside, newton, middle))
-            slopes = self.slopes(f + t[:, None] * direction_values)
-        return t, slopes
 
-    def slopes(self, f: Float[np.ndarray, "v s"]) -> Float[np.ndarray, "v s"]:
-        """Return the derivative of the mean loss with respect to each example's value."""
-        if self.loss == "squares":
-            return self.weights * f - self.labels
-        return (self.weights * np.tanh(f / 2) - self.labels) / 2
+def _pad(array: np.ndarray, sizes: tuple[int, ...], fill: float = 0.0) -> np.ndarray:
+    """Pad the last axes at their ends."""
+    kept = array.ndim - len(sizes)
+    ends = [(0, 0)] * kept + [(0, size - n) for size, n in zip(sizes, array.shape[kept:], strict=True)]
+    return np.pad(array, ends, constant_values=fill)
 
-    def second_derivatives(self, f: Float[np.ndarray, "v s"]) -> Float[np.ndarray, "v s"]:
-        """Return the second derivative of the mean loss with respect to each example's value."""
-        return self.weights if self.loss == "squares" else self.weights * (1 - np.tanh(f / 2) ** 2) / 4
+
+def _pad_rows(array: np.ndarray, count: int) -> np.ndarray:
+    """Repeat the last row until there are `count`."""
+    return np.concatenate([array, np.repeat(array[-1:], count - len(array), 0)])
+
+
+class _State(NamedTuple):
+    """Iterate of all rows of a block: scaled coordinates, values at the examples, slopes and gradient there."""
+
+    x: Float[Array, "v e"]
+    f: Float[Array, "v s"]
+    slopes: Float[Array, "v s"]
+    gradient: Float[Array, "v e"]
+    residual: Float[Array, " v"]
+    iterations: Int[Array, " v"]
+    lbfgs: optax.ScaleByLBFGSState
+    n: Int[Array, ""]
+
+
+@partial(jax.jit, static_argnames=("loss",))
+def _solve_block(
+    factor: Float[Array, "s r"] | Float[Array, "v s r"],
+    labels: Float[Array, "v s"],
+    weights: Float[Array, "v s"],
+    lam: Float[Array, " v"],
+    scale: Float[Array, " v"],
+    curvature: Float[Array, "v e"],
+    tolerance: Float[Array, ""],
+    max_iterations: Int[Array, ""],
+    loss: Loss,
+) -> tuple[Float[Array, "v s"], Float[Array, " v"], Float[Array, " v"], Int[Array, " v"]]:
+    """Return slopes, intercepts, residuals and numbers of iterations."""
+    to_values, to_coordinates = ("vr,sr->vs", "vs,sr->vr") if factor.ndim == 2 else ("vr,vsr->vs", "vs,vsr->vr")
+    lbfgs = optax.scale_by_lbfgs(memory_size=LBFGS_HISTORY)
+    by_row = optax.ScaleByLBFGSState(None, 0, 0, 0, 0, 0)  # type: ignore[arg-type] (axes in place of arrays)
+    precondition = jax.vmap(lbfgs.update, in_axes=(0, by_row, 0), out_axes=(0, by_row))
+
+    def values(x: Array) -> Array:
+        z = x / curvature
+        return jnp.einsum(to_values, z[:, :-1], factor) + (scale * z[:, -1])[:, None]
+
+    def slopes_at(f: Array) -> Array:
+        return weights * f - labels if loss == "squares" else (weights * jnp.tanh(f / 2) - labels) / 2
+
+    def gradient_at(x: Array, slopes: Array) -> Array:
+        inside = jnp.einsum(to_coordinates, slopes, factor) + lam[:, None] * (x / curvature)[:, :-1]
+        return jnp.concatenate([inside, (scale * slopes.sum(1))[:, None]], 1) / curvature
+
+    def residual(x: Array, gradient: Array) -> Array:
+        """Return 2 |gradient| / (lambda |w|) in the unscaled coordinates."""
+        slope, norm = jnp.linalg.norm(gradient * curvature, axis=1), jnp.linalg.norm((x / curvature)[:, :-1], axis=1)
+        bound = jnp.maximum(lam * norm, 1e-8 * initial_norm)
+        return jnp.where(slope > 0, 2 * slope / jnp.where(bound > 0, bound, 1.0), 0.0)
+
+    def is_unfinished(state: _State) -> Bool[Array, ""]:
+        return (state.residual > tolerance).any() & (state.n < max_iterations)
+
+    def step(state: _State) -> _State:
+        updates, memory = precondition(state.gradient, state.lbfgs, state.x)
+        moving = state.residual > tolerance
+        direction = jnp.where(moving[:, None], -updates, 0.0)
+        along = values(direction)
+        z, dz = (state.x / curvature)[:, :-1], (direction / curvature)[:, :-1]
+        penalty = lam * (z * dz).sum(1), lam * (dz**2).sum(1)
+        length = search_line(state.f, along, *penalty, jnp.abs((state.gradient * direction).sum(1)))
+        x, f = state.x + length[:, None] * direction, state.f + length[:, None] * along
+        slopes = slopes_at(f)
+        gradient = jnp.where(moving[:, None], gradient_at(x, slopes), state.gradient)
+        error = jnp.where(moving, residual(x, gradient), state.residual)
+        return _State(x, f, slopes, gradient, error, state.iterations + moving, memory, state.n + 1)
+
+    def search_line(f: Array, along: Array, linear: Array, square: Array, initial: Array) -> Array:
+        """Return the step lengths, by Newton's method in one dimension, safeguarded by bisection."""
+
+        def is_far(carry: tuple) -> Array:
+            _, _, _, slope, n = carry
+            return (~is_close(slope)).any() & (n < MAX_LINE_SEARCH_STEPS)
+
+        def is_close(slope: Array) -> Array:
+            return (slope <= 0.1 * initial) & (slope >= -0.5 * initial)
+
+        def slope_at(t: Array) -> Array:
+            return (slopes_at(f + t[:, None] * along) * along).sum(1) + linear + t * square
+
+        def improve(carry: tuple) -> tuple:
+            t, low, high, slope, n = carry
+            at = f + t[:, None] * along
+            second = weights if loss == "squares" else weights * (1 - jnp.tanh(at / 2) ** 2) / 4
+            bend = (second * along**2).sum(1) + square
+            low, high = jnp.where(slope < 0, t, low), jnp.where(slope > 0, t, high)
+            newton = t - jnp.where(bend > 0, slope / jnp.where(bend > 0, bend, 1.0), 0.0)
+            middle = jnp.where(jnp.isfinite(high), (low + high) / 2, 2 * t)
+            is_inside = (newton > low) & (newton < jnp.minimum(high, 10 * t))
+            t = jnp.where(is_close(slope), t, jnp.where(is_inside, newton, middle))
+            return t, low, high, slope_at(t), n + 1
+
+        t = jnp.ones_like(linear)
+        carry = t, jnp.zeros_like(t), jnp.full_like(t, jnp.inf), slope_at(t), jnp.zeros((), int)
+        return jax.lax.while_loop(is_far, improve, carry)[0]
+
+    origin, zeros = jnp.zeros_like(curvature), jnp.zeros_like(weights)
+    slopes = slopes_at(zeros)
+    gradient = gradient_at(origin, slopes)
+    initial_norm = jnp.linalg.norm(gradient * curvature, axis=1)
+    count = jnp.zeros(len(lam), int)
+    memory = jax.vmap(lbfgs.init, out_axes=by_row)(origin)
+    state = _State(origin, zeros, slopes, gradient, residual(origin, gradient), count, memory, jnp.zeros((), int))
+    state = jax.lax.while_loop(is_unfinished, step, state)
+    return state.slopes, (state.x / curvature)[:, -1] * scale, state.residual, state.iterations

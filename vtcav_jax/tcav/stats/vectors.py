@@ -16,7 +16,6 @@ from vtcav_jax.settings import check_settings, setting
 from vtcav_jax.tcav.stats import kernel_lbfgs
 
 ESTIMATORS = "logistic", "ridge", "mean_difference"
-SOLVERS = "host", "optax"
 Kernel = Float[np.ndarray, "m m"]
 Labels = Float[np.ndarray, "v m"]
 
@@ -31,7 +30,7 @@ class FitConfig:
     and 1, with the same penalty. Both have an intercept without penalty. mean_difference: mean of the concept minus
     mean of the negatives. With `relative_l2`, `l2` is multiplied by the mean squared distance of a vector's examples
     from their mean, so that a value is equally strong at every stage. Iterations stop when the relative error of w is
-    at most `tolerance`. Both solvers find the same optimum.
+    at most `tolerance`.
     """
 
     estimator: str = setting("logistic", "how concept vectors are estimated", choices=ESTIMATORS)
@@ -39,7 +38,6 @@ class FitConfig:
     relative_l2: bool = True
     tolerance: float = 1e-7
     max_iterations: int = 500
-    solver: str = setting("host", "solver of logistic and ridge: host (CPU) or optax (JAX device)", choices=SOLVERS)
 
     def __post_init__(self):
         check_settings(self)
@@ -222,10 +220,7 @@ def _solve_rows(
         row = row_kernel @ centre
         row_kernel += centre @ row - row - row[:, None]
     loss = "logistic" if fit_config.estimator == "logistic" else "squares"
-    minimise = kernel_lbfgs.minimise
-    if fit_config.solver == "optax":
-        from vtcav_jax.tcav.stats.optax_lbfgs import minimise_with_optax as minimise
-    solution = minimise(
+    solution = kernel_lbfgs.minimise(
         row_kernel, row_labels, l2, loss, tolerance=fit_config.tolerance, max_iterations=fit_config.max_iterations
     )
     a = solution.a - solution.a.sum(1, keepdims=True) * weights  # the sum is 0 at the exact optimum
