@@ -322,6 +322,19 @@ def test_synthetic_clips_do_not_mix_with_other_files(tmp_path):
     assert refused in main(*command, code=1)
 
 
+def test_later_commands_use_compiled_programs_again(tmp_path):
+    command = ("predict", "--model=worlds_cnn", "--videos=worlds:small:2:1", f"--compile_cache={tmp_path / 'cache'}")
+
+    def programs() -> set[str]:
+        return {path.name for path in (tmp_path / "cache").rglob("*-cache")}
+
+    assert run_cli(*command)[0] == 0
+    first = programs()
+    assert first and run_cli(*command)[0] == 0 and programs() == first
+    in_environment = f"import os; os.environ['JAX_COMPILATION_CACHE_DIR'] = '{tmp_path / 'other'}'; main.start()"
+    assert run_cli(*command[:-1], program=in_environment)[0] == 0 and programs() == first
+
+
 def test_a_log_in_json_ends_with_the_code():
     code, out, err = ended("raise ValueError('no')", "--log_json")
     lines = [json.loads(line) for line in err.splitlines()]

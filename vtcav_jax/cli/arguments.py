@@ -22,7 +22,7 @@ from vtcav_jax.settings import (
 )
 
 T = TypeVar("T")
-VERBOSITY_FLAGS = ("quiet", "log_json")
+COMMON_FLAGS = ("quiet", "log_json", "compile_cache")
 VIDEOS_HELP = "source of videos: folder, file, .csv manifest, tfds:... or worlds:... (see below)"
 NUM_WORKERS_HELP = "processes that decode videos; 0: decode in the main process"
 TARGET_FORMS = (
@@ -40,6 +40,11 @@ class CommonArguments:
     quiet: bool = setting(False, "print only results, warnings and errors")
     log_json: bool = setting(
         False, "write notes, warnings, errors and progress to stderr, one JSON object per line; results stay on stdout"
+    )
+    compile_cache: Path | None = setting(
+        None,
+        "folder of compiled programs, which later commands use again; at most 2 GB  [default: vtcav_jax/compiled in the"
+        " user's folder for caches, or JAX_COMPILATION_CACHE_DIR]",
     )
 
 
@@ -213,7 +218,7 @@ def serialize_flags(values: flags.FlagValues, names: Iterator[str]) -> list[str]
 
 def flagfile_text(values: flags.FlagValues) -> str:
     """Return all flags of a command with their resolved values as the text of a flagfile."""
-    names = (name for name in values if name not in (*VERBOSITY_FLAGS, *PER_PROCESS_FLAGS))
+    names = (name for name in values if name not in (*COMMON_FLAGS, *PER_PROCESS_FLAGS))
     return "".join(f"{line}\n" for line in serialize_flags(values, names))
 
 

@@ -18,6 +18,7 @@ import vtcav_jax
 from vtcav_jax import console
 from vtcav_jax.atomic import explain_disk_full
 from vtcav_jax.cli import arguments, help_text
+from vtcav_jax.cli.compile_cache import use_compile_cache
 from vtcav_jax.cli.tasks import TASKS, CommandContext
 from vtcav_jax.names import escape_control_chars, unknown_name_message
 from vtcav_jax.runs.lock import exclusive_folders
@@ -44,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
         task, values = parse_command(words)
         mode = "json" if values["log_json"].value else "quiet" if values["quiet"].value else "plain"
         console.verbosity.set(mode)
+        cache = values["compile_cache"].value
+        use_compile_cache(Path(cache) if cache else None)
         code = run_task(task, values)
     except KeyboardInterrupt:
         saved = TASKS[task].on_interrupt if task else "nothing"

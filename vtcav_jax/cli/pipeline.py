@@ -12,7 +12,7 @@ from vtcav_jax.cli.help_text import format_command
 from vtcav_jax.console import info, warn
 
 
-def run_pipeline(steps: Sequence[Sequence[str]], verbosity_flags: Sequence[str] = (), *, dry_run: bool = False) -> int:
+def run_pipeline(steps: Sequence[Sequence[str]], common_flags: Sequence[str] = (), *, dry_run: bool = False) -> int:
     """Run a command with the flags of each step; return the exit code of the first that fails, else 0.
 
     A step that was interrupted before continues. `dry_run` only prints the commands.
@@ -21,7 +21,7 @@ def run_pipeline(steps: Sequence[Sequence[str]], verbosity_flags: Sequence[str] 
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
     for i, flags in enumerate(steps, start=1):
         info(f"\n[{i}/{len(steps)}] {format_command(flags)}")
-        command = [sys.executable, "-m", "vtcav_jax", *flags, *verbosity_flags]
+        command = [sys.executable, "-m", "vtcav_jax", *flags, *common_flags]
         if not dry_run and (code := subprocess.run(command, env=environment).returncode):
             if code < 0:  # the step could not say so itself
                 warn(f"error: step {i} was ended by {signal.Signals(-code).name}, possibly out of memory")

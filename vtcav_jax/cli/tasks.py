@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import flags
 
-from vtcav_jax.cli.arguments import VERBOSITY_FLAGS, flagfile_text, serialize_flags
+from vtcav_jax.cli.arguments import COMMON_FLAGS, flagfile_text, serialize_flags
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class CommandContext:
         return flagfile_text(self.flags)
 
     @property
-    def verbosity_flags(self) -> list[str]:
-        """The flags that give another process the verbosity of this one."""
-        return serialize_flags(self.flags, iter(VERBOSITY_FLAGS))
+    def common_flags(self) -> list[str]:
+        """The flags that other commands started by this one share with it."""
+        return serialize_flags(self.flags, iter(COMMON_FLAGS))
 
 
 @dataclass(frozen=True)

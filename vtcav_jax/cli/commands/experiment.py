@@ -58,7 +58,7 @@ def experiment(args: ExperimentArguments, context: CommandContext) -> int:
         [f"--task={task}", *making, f"--out={concept_dir}"],
         ["--task=tcav", *testing, f"--concept_dir={concept_dir}"],
     ]
-    code = run_pipeline(steps, context.verbosity_flags, dry_run=args.dry_run)
+    code = run_pipeline(steps, context.common_flags, dry_run=args.dry_run)
     if not code and not args.dry_run:
         info(
             f"\nReview the concept clips: open {concept_dir / 'review.html'}, reject wrong clips, save review.csv into"

@@ -47,7 +47,7 @@ class QuickstartArguments:
 
 def quickstart(args: QuickstartArguments, context: CommandContext) -> int:
     """Run the commands; return the exit code of the first that fails, else 0."""
-    if code := run_pipeline(list(quickstart_commands(args.run)), context.verbosity_flags):
+    if code := run_pipeline(list(quickstart_commands(args.run)), context.common_flags):
         return code
     emit(next_steps(args.run))
     return 0
