@@ -228,6 +228,19 @@ def method_costs_table(rows: list[dict]) -> str:
     return markdown(head, body)
 
 
+def memory_table(rows: list[dict]) -> str:
+    """Return the peak memory of tasks on an input and on a larger one."""
+    head = ("task", "input", "MiB", "larger input", "MiB", "ratio")
+    body = [
+        [
+            *(row["task"], row["small"], f"{row['small_mib']:.0f}", row["large"], f"{row['large_mib']:.0f}"),
+            f"{row['large_mib'] / row['small_mib']:.2f}",
+        ]
+        for row in rows
+    ]
+    return markdown(head, body)
+
+
 def faults_table(rows: list[dict]) -> str:
     """Return the faults that each part of the fault suite found, by task or kind of input."""
     head = ("test", "task or input", "cases", "crashes", "hangs", "refusals", "files with other bytes", "repeated work")
@@ -236,4 +249,30 @@ def faults_table(rows: list[dict]) -> str:
         repeated = f"{row['repeated_share']:.0%}" if row["test"] == "kill" else ""
         counts = [row[name] for name in ("n_cases", "crashes", "hangs", "refusals", "differing_files")]
         body.append([row["test"], row["subject"], *counts, repeated])
+    return markdown(head, body)
+
+
+def preflight_table(rows: list[dict]) -> str:
+    """Return what each program needs on each accelerator, before and after the kernels where both were compiled."""
+    head = ("program", "network", "accelerator", "operations", "memory", "memory traffic", "accessed")
+    head = (*head, "lower bound of the time", "upper bound of the utilisation")
+    columns = {
+        "operations": lambda row: f"{row['operations'] / 1e9:.3g} G",
+        "memory": lambda row: f"{row['memory_bytes'] / 2**30:.2g} GiB",
+        "traffic": lambda row: f"{row['traffic_bytes'] / 1e9:.3g} GB",
+        "accessed": lambda row: f"{row['accessed_bytes'] / 1e9:.3g} GB",
+        "bound": lambda row: f"{row['bound_seconds'] * 1e3:.3g} ms",
+        "utilisation": lambda row: f"{row['utilisation_bound']:.0%}",
+    }
+    by_program: dict[tuple[str, ...], dict[str, dict]] = {}
+    for row in rows:
+        by_program.setdefault((row["program"], row["network"], row["target"]), {})[row["version"]] = row
+    body = []
+    for (program, network, target), versions in sorted(by_program.items()):
+        compiled = [versions[name] for name in ("before", "after") if name in versions]
+        if errors := [row["error"] for row in compiled if row["error"]]:
+            body.append((program, network, target, f"does not compile: {errors[-1]}", *[""] * 5))
+            continue
+        cells = [" → ".join(dict.fromkeys(map(column, compiled))) for column in columns.values()]
+        body.append((program, f"`{network}`" if network else "", target, *cells))
     return markdown(head, body)

@@ -70,7 +70,7 @@ def test_stored_sizes():
 
 def test_a_product_reads_its_operands_and_writes_its_result():
     text = jax.jit(jnp.matmul).lower(jnp.ones((300, 400)), jnp.ones((400, 500))).compile().as_text()
-    assert program_traffic(text) == 4 * (300 * 400 + 400 * 500 + 300 * 500)
+    assert text is not None and program_traffic(text) == 4 * (300 * 400 + 400 * 500 + 300 * 500)
 
 
 def test_a_loop_of_unknown_length_is_refused():

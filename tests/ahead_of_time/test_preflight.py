@@ -88,5 +88,6 @@ def test_a_network_compiles_for_an_accelerator(target, usual_promotion):
     network = abstract_network()
     result = vtcav.preflight(forward, network, SHAPE, target, dtype=jnp.bfloat16)
     assert result.error is None and result.fits
+    assert result.memory_bytes and result.traffic_bytes and result.accessed_bytes
     assert result.memory_bytes > sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(network))
     assert 0 < result.traffic_bytes <= result.accessed_bytes

@@ -150,3 +150,14 @@ def test_the_table_of_decoding():
     text = tables.decode_table([row, row | {"difference": 1e-7}])
     for cell in ("12.5 (11.0)", "1.80x", "40 MiB", "90 MiB", "7 %", "50 %", "1e-07"):
         assert f"| {cell} |" in text
+
+
+def test_the_table_of_programs_compiled_ahead_of_time():
+    row = {"program": "forward", "network": "p", "target": "v5e", "version": "before", "error": None}
+    row |= {"operations": 2 * 10**11, "memory_bytes": 2**30, "traffic_bytes": 8 * 10**9, "accessed_bytes": 17 * 10**9}
+    row |= {"bound_seconds": 0.01, "utilisation_bound": 0.09}
+    after = row | {"version": "after", "traffic_bytes": 2 * 10**9, "bound_seconds": 0.0025}
+    rejected = row | {"target": "v6e", "version": "after", "error": "out of memory"}
+    text = tables.preflight_table([after, row, rejected])
+    for cell in ("200 G", "8 GB → 2 GB", "10 ms → 2.5 ms", "9%", "does not compile: out of memory"):
+        assert f"| {cell} |" in text

@@ -1,6 +1,7 @@
 """Kernels of window attention, interpreted, compared with the same arithmetic in plain JAX."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +24,12 @@ KERNELS = {
 }
 
 
-def draw_inputs(m, n, heads, d, is_masked, dtype=jnp.float32):
+def draw_inputs(m: int, n: int, heads: int, d: int, is_masked: bool) -> tuple[Any, jax.Array]:
     random = np.random.default_rng(0)
     shapes = ((m, n, 3 * heads * d), (3 * heads * d,), (heads, n, n))
-    arrays = [jnp.asarray(random.normal(size=shape), dtype) for shape in shapes]
+    arrays = [jnp.asarray(random.normal(size=shape), jnp.float32) for shape in shapes]
     regions = jnp.asarray(random.integers(0, 3, (m, n)), jnp.float32) if is_masked else None
-    return (*arrays, regions), jnp.asarray(random.normal(size=(m, n, heads * d)), dtype)
+    return (*arrays, regions), jnp.asarray(random.normal(size=(m, n, heads * d)), jnp.float32)
 
 
 @pytest.mark.parametrize("platform", KERNELS)
@@ -92,7 +93,7 @@ def test_where_the_kernels_do_not_apply(n, d):
 
 @pytest.fixture(scope="module")
 def network():
-    make = dict(embed_dim=32, depths=(2,), num_heads=(2,), window=(2, 2, 2), num_classes=3, rngs=nnx.Rngs(0))
+    make: Any = dict(embed_dim=32, depths=(2,), num_heads=(2,), window=(2, 2, 2), num_classes=3, rngs=nnx.Rngs(0))
     return VideoSwin(**make), jax.random.normal(jax.random.key(1), (2, 8, 16, 16, 3))
 
 

@@ -223,6 +223,7 @@ class WindowAttention(nnx.Module):
     def attend(self, x: Float[Array, "m n c"], regions: Float[Array, "m n"] | None) -> Float[Array, "m n c"]:
         m, n, c = x.shape
         if not on_cpu():
+            assert self.qkv.bias is not None
             kernel, offset, table = (
                 parameter[...].astype(self.dtype)
                 for parameter in (self.qkv.kernel, self.qkv.bias, self.relative_position_bias_table)

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vtcav_jax.platforms import use_kernels
+
 REACHED_EFFICIENCIES = 0.6, 0.15  # speed of large and of small networks relative to a large matrix product
 
 
@@ -22,7 +24,8 @@ class ForwardCost:
 
 def forward_cost(model: Any, clip_shape: tuple[int, ...]) -> ForwardCost:
     video = jax.ShapeDtypeStruct((1, *clip_shape), np.float32)
-    return _jaxpr_cost(jax.make_jaxpr(lambda model, video: model(video))(model, video).jaxpr)
+    with use_kernels(False):  # of which a trace holds one for each platform
+        return _jaxpr_cost(jax.make_jaxpr(lambda model, video: model(video))(model, video).jaxpr)
 
 
 def matmul_flops() -> float:
