@@ -31,7 +31,6 @@ from vtcav_jax.settings import MAX_WORKERS, concerning, nested, required, settin
 from vtcav_jax.tcav.experiment.config import ExperimentConfig
 from vtcav_jax.tcav.experiment.plan import plan_experiment
 from vtcav_jax.tcav.experiment.run import ExperimentResults, run_tcav
-from vtcav_jax.tcav.experiment.timed_batch import time_batch
 from vtcav_jax.tcav.experiment.verdicts import is_finding
 from vtcav_jax.tcav.features import distributed
 from vtcav_jax.tcav.features.cache import Cache
@@ -91,10 +90,7 @@ def tcav(args: TcavArguments, context: CommandContext) -> None:
         store = Cache(args.cache_dir or args.run.parent / "cache")
         plan = plan_experiment(network, args.targets, source, sets, config, store)
         if distributed.is_main_process():
-            can_find = plan.comparisons.entries and plan.attainable.possible
-            is_missing = plan.forward_missing or plan.backward_missing
-            timing = time_batch(plan, runtime).encoding_seconds(plan) if can_find and is_missing else None
-            emit(plan.describe(timing))
+            emit(plan.text)
         return plan.require()
     results = run_tcav(
         *(network, args.targets, source, sets, config, args.run),

@@ -182,7 +182,7 @@ class Plan:
         return lines
 
     def encoding_seconds(self) -> tuple[float, float]:
-        """Estimate the shortest and longest encoding time from the network's operations (`time_batch` measures it)."""
+        """Estimate the shortest and longest encoding time from the network's operations and one product."""
         flop, speed = (
             cost_estimate.forward_cost(self.network.model, self.network.clip_spec.shape).flop,
             cost_estimate.matmul_flops(),
@@ -205,10 +205,7 @@ class Plan:
 
     @property
     def text(self) -> str:
-        return self.describe(None)
-
-    def describe(self, measured_seconds: float | None) -> str:
-        """Return the plan as text, with the encoding time of `time_batch` (in seconds) or an estimate."""
+        """The plan as text, with estimates of memory and time."""
         clips, s = self.clips, self.config
         concept_selection, preflight = clips.concepts, clips.preflight
         missing_forward, missing_backward = self.forward_missing, self.backward_missing
@@ -219,9 +216,7 @@ class Plan:
         )
         clip_cost = cost_estimate.forward_cost(self.network.model, self.network.clip_spec.shape)
         device_bytes = s.batch_size * (clip_cost.bytes + 4 * math.prod(self.network.clip_spec.shape))
-        time_text = " to ".join(
-            map(_format_seconds, self.encoding_seconds() if measured_seconds is None else (measured_seconds,))
-        )
+        time_text = " to ".join(map(_format_seconds, self.encoding_seconds()))
         lines = [
             f"targets        {classes}; {s.score_fn}, {s.sensitivity}",
             f"stages         {', '.join(self.stages)}; pool {s.pool}",
@@ -239,8 +234,7 @@ class Plan:
             f"disk           {_format_bytes(self.disk_bytes)} will be added to {self.store.folder}",
             *([f"moves          up to {self.n_moves:,} forward passes of moved targets"] if self.n_moves else []),
             f"time           about {time_text} for encoding"
-            f" ({'estimated' if measured_seconds is None else 'from one timed batch'}) and up to"
-            f" {_format_seconds(self.statistics_seconds())} for statistics",
+            f" and up to {_format_seconds(self.statistics_seconds())} for statistics",
             *_format_list("unreadable", [f"{name}: {problem}" for name, problem in preflight.unreadable.items()]),
             *_format_list("shorter than a clip, so that frames are repeated", preflight.short_clips),
             *_format_list("identical to another target and left out", preflight.duplicate_targets),
