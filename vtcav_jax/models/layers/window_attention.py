@@ -22,8 +22,9 @@ from vtcav_jax.platforms import kernels_apply
 LANES = 128  # of a TPU's vector registers
 REGIONS = 32  # at least the number of regions that a shift makes, 27
 VMEM_LIMIT = 100 << 20
-MAX_TOKENS = 1024  # of a window
+MAX_TOKENS = 512  # of a window, whose scores fit the 16 MiB of older TPUs
 MAX_BIAS_BYTES = 16 << 20
+MAX_BIAS_BYTES_PER_CALL = 5 << 20
 MIN_CHANNELS = 16  # per head
 
 
@@ -88,13 +89,44 @@ def plain_attention(
 
 
 def tpu_forward(qkv, offset, bias, regions, *, interpret: bool = False):
+    return _in_head_groups(_tpu_forward, qkv, offset, bias, regions, interpret=interpret)
+
+
+def tpu_backward(qkv, offset, bias, regions, slopes, *, interpret: bool = False):
+    return _in_head_groups(_tpu_backward, qkv, offset, bias, regions, slopes, interpret=interpret)
+
+
+def _tpu_forward(qkv, offset, bias, regions, interpret):
     kernel = partial(_tpu_forward_kernel, heads=len(bias), is_masked=regions is not None)
     return _call_tpu_kernel(kernel, (qkv,), offset, bias, regions, qkv.shape[-1] // 3, interpret)
 
 
-def tpu_backward(qkv, offset, bias, regions, slopes, *, interpret: bool = False):
+def _tpu_backward(qkv, offset, bias, regions, slopes, interpret):
     kernel = partial(_tpu_backward_kernel, heads=len(bias), is_masked=regions is not None)
     return _call_tpu_kernel(kernel, (qkv, slopes), offset, bias, regions, qkv.shape[-1], interpret)
+
+
+def _in_head_groups(function, qkv, offset, bias, regions, *slopes, interpret):
+    """Call `function` with as many heads at a time as have a bias that fits the vector memory."""
+    heads, c = len(bias), qkv.shape[-1] // 3
+    groups = [g for g in range(1, heads + 1) if heads % g == 0 and (g == 1 or c // g % LANES == 0)]
+    count = next((g for g in groups if stored_bytes(bias) <= g * MAX_BIAS_BYTES_PER_CALL), groups[-1])
+    if count == 1:
+        return function(qkv, offset, bias, regions, *slopes, interpret=interpret)
+
+    width = c // count
+
+    def channels(x, i):
+        """Return those of group `i`, of each of queries, keys and values if `x` has all three."""
+        return jnp.concatenate([x[..., start : start + width] for start in range(i * width, x.shape[-1], c)], -1)
+
+    arrays = (qkv, offset, *slopes)
+    results = []
+    for i, bias_of_group in enumerate(jnp.split(bias, count)):
+        x, b, *g = (channels(a, i) for a in arrays)
+        results.append(function(x, b, bias_of_group, regions, *g, interpret=interpret))
+    pieces = range(0, results[0].shape[-1], width)
+    return jnp.concatenate([y[..., start : start + width] for start in pieces for y in results], -1)
 
 
 def _call_tpu_kernel(kernel, arrays, offset, bias, regions, width, interpret):
