@@ -1,4 +1,4 @@
-"""Benchmark gradients of one class at many stages (layers), relative to a forward pass and to torch autograd.
+"""Benchmark gradients of one class at many stages (layers) or at the video, relative to a forward pass and to torch.
 
   python -m benchmarks.gradients
   python -m benchmarks.gradients --preset=vivit_b_k400
@@ -29,6 +29,7 @@ _REPEATS = flags.DEFINE_integer("repeats", 20, "timed calls of each implementati
 
 SWIN_LAYERS = ("layers.0", "layers.1", "layers.2", "layers.3")
 TARGET = 7
+AT_VIDEO = "the video"
 
 # preset, (frames, height, width), clips, dtype
 ROWS_CPU = [
@@ -38,6 +39,11 @@ ROWS_CPU = [
     ("timesformer_b_k400", (8, 224, 224), 1, "float32"),
     ("vivit_b_k400", (32, 224, 224), 1, "float32"),
     ("vjepa2_l_ssv2", (16, 256, 256), 1, "float32"),
+    ("mvit_v2_s", (16, 224, 224), 1, "float32"),
+    ("r3d_18", (16, 112, 112), 1, "float32"),
+    ("mc3_18", (16, 112, 112), 1, "float32"),
+    ("r2plus1d_18", (16, 112, 112), 1, "float32"),
+    ("s3d", (16, 224, 224), 1, "float32"),
 ]
 ROWS_ACCELERATOR = [
     ("video_swin_t_k400", (32, 224, 224), 8, "bfloat16"),
@@ -46,13 +52,15 @@ ROWS_ACCELERATOR = [
 
 
 def stage_sets(stages: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
-    """Return the stages of each computation: every stage, and those that Video-TCAV takes by default or all blocks."""
+    """Return the stages of each computation: every stage, and those that Video-TCAV takes by default or all blocks.
+
+    Convolutional networks and MViT have none, and are compared at the video.
+    """
     if "layers.0" in stages:
         return {"4 layers": SWIN_LAYERS, "every stage": stages}
-    return {
-        "every block": tuple(stage for stage in stages if stage.startswith("encoder.layer.")),
-        "every stage": stages,
-    }
+    if blocks := tuple(stage for stage in stages if stage.startswith("encoder.layer.")):
+        return {"every block": blocks, "every stage": stages}
+    return {}
 
 
 def forward(model, video):
@@ -62,6 +70,10 @@ def forward(model, video):
 def gradients(stages: tuple[str, ...], model, video):
     target = jnp.full(len(video), TARGET, jnp.int32)
     return tap.activations_and_gradients(model, video, target, stages).gradients
+
+
+def input_gradient(model, video):
+    return jax.grad(lambda video: model(video)[:, TARGET].sum())(video)
 
 
 def measure_gradients(preset: str, clip: tuple[int, ...], batch: int, dtype: str) -> list[dict]:
@@ -75,6 +87,8 @@ def measure_gradients(preset: str, clip: tuple[int, ...], batch: int, dtype: str
         peer, model = None, models.make(preset, dtype=getattr(jnp, dtype))
     sets = stage_sets(tap.stages_of(model))
     programs = {"forward": forward} | {name: partial(gradients, stages) for name, stages in sets.items()}
+    if not sets:
+        programs[AT_VIDEO] = input_gradient
     ready = {name: timing.compile_timed(program, model, video) for name, program in programs.items()}
     calls = {name: program_of_name.call for name, program_of_name in ready.items()}
     differences: dict[str, float] = {}
@@ -83,6 +97,11 @@ def measure_gradients(preset: str, clip: tuple[int, ...], batch: int, dtype: str
             theirs, ours = peer.gradients(stages, TARGET), calls[name]()
             differences[name] = max(timing.largest_difference(ours[s], theirs[s].float().cpu()) for s in stages)
             calls[f"torch, {name}"] = partial(peer.gradients, stages, TARGET)
+        if not sets:
+            differences[AT_VIDEO] = timing.largest_difference(
+                calls[AT_VIDEO](), peer.input_gradient(TARGET).float().cpu()
+            )
+            calls[f"torch, {AT_VIDEO}"] = partial(peer.input_gradient, TARGET)
         calls["torch, forward"] = peer.eager
     seconds = timing.time_in_turn(calls, timing.affordable_repeats(calls["forward"], _REPEATS.value))
     peak = timing.matmul_peak_gflops(getattr(jnp, dtype))

@@ -129,6 +129,12 @@ class TorchPeer:
         by_module = dict(zip(outputs, gradients))
         return {stage: self.at_our_axes(stage, by_module[self.module_of(stage)]) for stage in stages}
 
+    def input_gradient(self, target: int) -> Any:
+        """Return the gradient for the video, at our axes."""
+        video = self.video.detach().requires_grad_()
+        (gradient,) = self.torch.autograd.grad(self.logits(self.network, video)[:, target].sum(), [video])
+        return self._synchronised(gradient).permute(*np.argsort(TORCH_AXES[self.layout]).tolist())
+
     def module_of(self, stage: str) -> str:
         if self.layout == "bcthw":
             return stage
