@@ -252,6 +252,38 @@ def faults_table(rows: list[dict]) -> str:
     return markdown(head, body)
 
 
+ACCELERATOR_VALUES = (
+    *("logits_float32", "worst_stage_bfloat16", "bfloat16", "clips", "tests", "total_s", "times_bare"),
+    "clips_per_s_by_reader",
+)
+
+
+def accelerator_table(rows: list[dict]) -> str:
+    """Return the steps of the benchmark of accelerators, with what each measured."""
+    head = (
+        "step",
+        "network",
+        "batch",
+        "clips/s",
+        "median (10 % to 90 %)",
+        "share of matmul peak",
+        "compiled torch / ours",
+    )
+    body = []
+    for row in rows:
+        if "median_s" not in row:
+            values = {name: value for name, value in row.items() if name in ACCELERATOR_VALUES}
+            text = row.get("error") or ", ".join(f"{name}: {value}" for name, value in values.items())
+            body.append((row["step"], row["preset"], "", "", text, "", ""))
+            continue
+        ratio = f"{row['torch_ratio']:.2f}" if "torch_ratio" in row else "torch.compile failed"
+        share = f"{100 * row['utilisation']:.0f} %"
+        body.append(
+            (row["step"], f"`{row['preset']}`", row["batch"], row["clips_per_s"], format_timing(row), share, ratio)
+        )
+    return markdown(head, body)
+
+
 def preflight_table(rows: list[dict]) -> str:
     """Return what each program needs on each accelerator, before and after the kernels where both were compiled."""
     head = ("program", "network", "accelerator", "operations", "memory", "memory traffic", "accessed")

@@ -90,7 +90,7 @@ class TorchPeer:
     def compile(self) -> tuple[Callable[[], Any], float] | None:
         """Return the compiled call and the seconds of compilation; None if torch.compile fails."""
         self.torch.compiler.reset()  # else a second shape triggers dynamic-shape compilation (10 min)
-        network = self.torch.compile(self.network, dynamic=False)
+        network = self.compiled = self.torch.compile(self.network, dynamic=False)
 
         def call() -> Any:
             with self.torch.no_grad():
@@ -129,10 +129,17 @@ class TorchPeer:
         by_module = dict(zip(outputs, gradients))
         return {stage: self.at_our_axes(stage, by_module[self.module_of(stage)]) for stage in stages}
 
-    def input_gradient(self, target: int) -> Any:
-        """Return the gradient for the video, at our axes."""
+    def use_channels_last(self) -> None:
+        """Store convolutions and videos with channels last, as cuDNN prefers in bfloat16."""
+        if self.layout == "bcthw":
+            self.network.to(memory_format=self.torch.channels_last_3d)
+            self.video = self.video.to(memory_format=self.torch.channels_last_3d)
+
+    def input_gradient(self, target: int, network: Any = None) -> Any:
+        """Return the gradient for the video, at our axes, through the compiled `network` if given."""
         video = self.video.detach().requires_grad_()
-        (gradient,) = self.torch.autograd.grad(self.logits(self.network, video)[:, target].sum(), [video])
+        logits = self.logits(self.network if network is None else network, video)
+        (gradient,) = self.torch.autograd.grad(logits[:, target].sum(), [video])
         return self._synchronised(gradient).permute(*np.argsort(TORCH_AXES[self.layout]).tolist())
 
     def module_of(self, stage: str) -> str:

@@ -45,6 +45,7 @@ TABLE_WRITERS: dict[str, Callable[[list[dict]], str]] = {
     "synthesis": evaluation_tables.synthesis_table,
     "time_sensitivity": evaluation_tables.time_sensitivity_table,
     "method_costs": tables.method_costs_table,
+    "accelerator": tables.accelerator_table,
     "preflight": tables.preflight_table,
     "faults": tables.faults_table,
     "memory": tables.memory_table,
@@ -67,7 +68,7 @@ def render_results(name: str) -> str:
         date = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
         measured_on = f"{first['device']}, {first['cores']} CPU cores, Python {first['python']}, {versions}, {date}"
         parts.append(f"{measured_on}:\n\n{TABLE_WRITERS[name](rows)}")
-    return "\n\n".join(parts)
+    return "\n\n".join(parts) or "Not measured yet."
 
 
 def fill_tables(text: str) -> str:
