@@ -7,8 +7,10 @@
 
 import argparse
 import multiprocessing
+import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -69,7 +71,8 @@ def run_suite(
                 )
     if "kill" in tests:
         n_kills = max(1, round(scale * KILLS_PER_TASK))
-        with ProcessPoolExecutor(N_PROCESSES, multiprocessing.get_context("spawn")) as pool:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(N_PROCESSES, context, end_with_parent, (os.getpid(),)) as pool:
             # Slow tasks, which come last, start first.
             runs = {
                 pool.submit(
@@ -89,6 +92,17 @@ def run_suite(
                     differing_files=result.differing_files,
                     repeated_share=round(result.repeated_share, 3),
                 )
+
+
+def end_with_parent(parent: int) -> None:
+    """End this process when its parent has gone, so that an interrupted suite leaves no kills running."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def run_on_bad_folder(name: str, material: Material, videos: Path, out: Path, log: Log) -> FaultCount:
