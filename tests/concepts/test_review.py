@@ -157,6 +157,10 @@ def test_a_stored_verdict_is_revoked_on_the_page(browser, tmp_path):
     write_sets(tmp_path, clips)
     page, _ = opened(browser, concepts.review_sets(tmp_path)[0])
     assert "2 rejected" in page.inner_text("#counts")
+    page.keyboard.press("r")  # without a selected clip: the first
+    assert "3 rejected" in page.inner_text("#counts")
+    page.focus(".card >> nth=0")
+    page.keyboard.press("u")
     page.focus(".card >> nth=1")
     page.keyboard.press("u")
     with page.expect_download() as download:

@@ -167,9 +167,10 @@ by('main').addEventListener('click', event => {
 
 document.addEventListener('keydown', event => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest('select, input')) return;
-  const card = document.activeElement.closest('.card');
-  const position = card ? visible.indexOf(card.clip) : -1;
   const verdict = {r: 'reject', k: 'keep', u: ''}[event.key];
+  // A verdict before a clip is selected is about the first one
+  const card = document.activeElement.closest('.card') ?? (verdict === undefined ? null : visible[0]?.card);
+  const position = card ? visible.indexOf(card.clip) : -1;
   let step = {ArrowRight: 1, ArrowLeft: -1}[event.key];
   if (event.key === 'ArrowDown' || event.key === 'ArrowUp') {
     const columns = card ? getComputedStyle(card.parentNode).gridTemplateColumns.split(' ').length : 1;
