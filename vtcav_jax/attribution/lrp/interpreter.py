@@ -16,7 +16,7 @@ from jaxtyping import Array
 
 from vtcav_jax.attribution.lrp import rules as backward
 from vtcav_jax.attribution.lrp.rules import LrpRules
-from vtcav_jax.models.layers.convolution import conv_of_products
+from vtcav_jax.models.layers.convolution import LINEAR_LAYER_NAME
 from vtcav_jax.platforms import use_kernels
 
 # Dependence of a value on the input: none; treated as constant; dependent; product of two dependent values
@@ -211,7 +211,7 @@ class LrpInterpreter:
 
 def _is_linear(eqn: Any) -> bool:
     """Return True for operations that are linear in each of two arguments: products and convolutions."""
-    return eqn.primitive.name in LINEAR_PRIMITIVES or eqn.params.get("name") == conv_of_products.__name__
+    return eqn.primitive.name in LINEAR_PRIMITIVES or eqn.params.get("name") == LINEAR_LAYER_NAME
 
 
 def _gates(jaxpr: Jaxpr) -> set[Any]:

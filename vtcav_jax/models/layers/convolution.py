@@ -76,21 +76,17 @@ def conv_on_cpu(
         kernel, groups = densify_kernel(kernel, groups), 1
     is_large_stem = max(strides[1:]) > 1 and min(kernel.shape[1:3]) >= MIN_BLOCK_KERNEL
     if is_depthwise or (groups == 1 and x.shape[-1] >= MIN_CHANNELS and not is_large_stem):
-        y = conv_of_products(x, kernel, tuple(strides), tuple((before, after) for before, after in padding))
+        y = _traced_conv_of_products(x, kernel, tuple(strides), tuple((before, after) for before, after in padding))
     else:
         y = conv_as_2d(x, kernel, strides, padding, groups)
     return y if bias is None else y + bias.astype(y.dtype)[None, None, None, None]
 
 
-@partial(jax.jit, static_argnums=(2, 3))
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def conv_of_products(
+def _conv_of_products(
     x: Float[Array, "b t h w c"], kernel: Float[Array, "kt kh kw g d"], strides: Triple, padding: Padding
 ) -> Float[Array, "b t2 h2 w2 d"]:
-    """Compute a convolution without groups, or of each channel by itself, from products; linear in both arguments.
-
-    It is compiled as a function of its own, by whose name relevance propagation recognises a linear layer.
-    """
+    """Compute a convolution without groups, or of each channel by itself, from products."""
     if kernel.shape[3] < x.shape[-1]:
         return depthwise_conv(x, kernel, strides, padding)
     if kernel.shape[:3] == ONES and not any(map(any, padding)):
@@ -104,7 +100,7 @@ def _suits_winograd(x: Array, kernel: Array, strides: Sequence[int], padding: Pa
     return tuple(strides) == ONES and padding == half and jnp.finfo(x.dtype).bits >= 32
 
 
-def _conv_gradients(strides: Triple, padding: Padding, saved: tuple[Array, Array], y: Array) -> tuple[Array, Array]:
+def _conv_gradients(strides: Triple, padding: Padding, saved: tuple[Array, Array], y: Array) -> tuple[Any, Any]:
     x, kernel = saved
     if kernel.shape[3] < x.shape[-1]:
         arguments = (x, kernel, y, strides, padding)
@@ -114,16 +110,30 @@ def _conv_gradients(strides: Triple, padding: Padding, saved: tuple[Array, Array
     if tuple(strides) == ONES:
         flipped = kernel[::-1, ::-1, ::-1].swapaxes(3, 4)
         pads = tuple((size - 1 - before, size - 1 - after) for size, (before, after) in zip(sizes, padding))
-        x_gradient = conv_of_products(y, flipped, strides, pads) if min(map(min, pads)) >= 0 else of_input()
+        x_gradient = _conv_of_products(y, flipped, strides, pads) if min(map(min, pads)) >= 0 else of_input()
     else:
         x_gradient = of_input()
     plan = plan_winograd(x.shape, sizes) if _suits_winograd(x, kernel, strides, padding) else None
     return x_gradient, winograd_kernel_gradient(x, y, sizes[0], plan) if plan else of_kernel()
 
 
-conv_of_products.__wrapped__.defvjp(
-    lambda x, kernel, strides, padding: (conv_of_products(x, kernel, strides, padding), (x, kernel)), _conv_gradients
+_conv_of_products.defvjp(
+    lambda x, kernel, strides, padding: (_conv_of_products(x, kernel, strides, padding), (x, kernel)), _conv_gradients
 )
+
+
+def conv_of_products(
+    x: Float[Array, "b t h w c"], kernel: Float[Array, "kt kh kw g d"], strides: Triple, padding: Padding
+) -> Float[Array, "b t2 h2 w2 d"]:
+    """Compute a convolution without groups, or of each channel by itself, from products; linear in both arguments.
+
+    It is a function of its own in traces, by whose name relevance propagation recognises a linear layer.
+    """
+    return _conv_of_products(x, kernel, strides, padding)
+
+
+LINEAR_LAYER_NAME = conv_of_products.__name__
+_traced_conv_of_products = jax.jit(conv_of_products, static_argnums=(2, 3))
 
 
 def conv_as_2d(

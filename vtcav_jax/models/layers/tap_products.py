@@ -25,7 +25,8 @@ class TapPlan:
         self.phase_sizes = [n + (k - 1) // s for n, k, s in zip(self.out, kernel, strides)]
         self.pads = [(p[0], n * s - p[0] - size) for p, n, s, size in zip(padding, self.phase_sizes, strides, sizes)]
         taps = np.indices(kernel).reshape(3, -1).T
-        phases = np.ravel_multi_index(tuple((taps % strides).T), tuple(strides))
+        first, second, third = (taps % strides).T
+        phases = (first * strides[1] + second) * strides[2] + third
         self.table = np.concatenate([phases[:, None], taps // strides], 1).astype(np.int32)
 
     @property

@@ -13,7 +13,7 @@ device; rows that have converged keep their result. Sizes are padded to a few, s
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -169,7 +169,7 @@ class _State(NamedTuple):
     gradient: Float[Array, "v e"]
     residual: Float[Array, " v"]
     iterations: Int[Array, " v"]
-    lbfgs: optax.ScaleByLBFGSState
+    lbfgs: Any  # optax's state
     n: Int[Array, ""]
 
 
@@ -189,7 +189,7 @@ def _solve_block(
     to_values, to_coordinates = ("vr,sr->vs", "vs,sr->vr") if factor.ndim == 2 else ("vr,vsr->vs", "vs,vsr->vr")
     lbfgs = optax.scale_by_lbfgs(memory_size=LBFGS_HISTORY)
     by_row = optax.ScaleByLBFGSState(None, 0, 0, 0, 0, 0)  # type: ignore[arg-type] (axes in place of arrays)
-    precondition = jax.vmap(lbfgs.update, in_axes=(0, by_row, 0), out_axes=(0, by_row))
+    precondition: Any = jax.vmap(lbfgs.update, in_axes=(0, by_row, 0), out_axes=(0, by_row))
 
     def values(x: Array) -> Array:
         z = x / curvature
