@@ -29,7 +29,7 @@ test-fast: $(VENV)/installed-test
 test-matrix: $(BIN)/python
 	$(BIN)/python -m tests.version_matrix
 
-# Kills, faulty entries, fuzzed input and concurrent commands; at most 40 minutes on two cores.
+# Kills, faulty entries, fuzzed input and concurrent commands.
 faults: export JAX_COMPILATION_CACHE_DIR = $(abspath $(VENV))/compiled
 faults: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
 faults: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0

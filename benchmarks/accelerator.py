@@ -30,7 +30,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import tables, timing, write_tables
-from benchmarks.gradients import forward, input_gradient
+from benchmarks.programs import TARGET, forward, input_gradient
 from benchmarks.torch_peer import TorchPeer
 from vtcav_jax import models, tap
 
@@ -40,7 +40,6 @@ _REHEARSE = flags.DEFINE_boolean("rehearse", False, "small clips and batches, wi
 NETWORKS = ("video_swin_t_k400", "video_swin_b_k400", "videomae_b_k400", "r3d_18")
 PROGRAMS: dict[str, Callable[..., Any]] = {"forward": forward, "gradient": input_gradient}
 MAX_BATCH, MIN_GAIN, REPEATS = 64, 1.05, 10  # a batch twice as large must give 5 % more clips per second
-TARGET = 7
 Clip = tuple[int, int, int]
 
 

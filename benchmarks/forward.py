@@ -23,6 +23,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import tables, timing, write_tables
+from benchmarks.programs import forward
 from benchmarks.torch_peer import TorchPeer
 from vtcav_jax import models
 
@@ -62,10 +63,6 @@ ROWS_ACCELERATOR = [
     ("video_swin_b_k400", (32, 224, 224), 8, "bfloat16"),
     ("video_swin_t_k400", (16, 224, 224), 16, "float32"),
 ]
-
-
-def forward(model, video):
-    return model(video)
 
 
 def measure_forward(
@@ -149,7 +146,7 @@ def main(argv: list[str]) -> None:
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             results.append(process.submit(measure_forward, *row, _REPEATS.value, with_compile, search).result())
         if is_standard:
-            timing.write_network_results("forward", results)
+            timing.replace_results("forward", results, ("preset",))
     print(tables.forward_table(results))
     if is_standard:
         print(f"wrote the results and their table in {write_tables.update_pages()}", file=sys.stderr)

@@ -21,6 +21,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import tables, timing, write_tables
+from benchmarks.programs import TARGET, forward, input_gradient
 from benchmarks.torch_peer import TorchPeer
 from vtcav_jax import models, tap
 
@@ -28,7 +29,6 @@ _PRESET = flags.DEFINE_string("preset", None, "one network instead of all standa
 _REPEATS = flags.DEFINE_integer("repeats", 20, "timed calls of each implementation; at least 5 if slow", lower_bound=2)
 
 SWIN_LAYERS = ("layers.0", "layers.1", "layers.2", "layers.3")
-TARGET = 7
 AT_VIDEO = "the video"
 
 # preset, (frames, height, width), clips, dtype
@@ -63,17 +63,9 @@ def stage_sets(stages: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     return {}
 
 
-def forward(model, video):
-    return model(video)
-
-
 def gradients(stages: tuple[str, ...], model, video):
     target = jnp.full(len(video), TARGET, jnp.int32)
     return tap.activations_and_gradients(model, video, target, stages).gradients
-
-
-def input_gradient(model, video):
-    return jax.grad(lambda video: model(video)[:, TARGET].sum())(video)
 
 
 def measure_gradients(preset: str, clip: tuple[int, ...], batch: int, dtype: str) -> list[dict]:
@@ -136,7 +128,7 @@ def main(argv: list[str]) -> None:
     for row in rows:
         results += measure_gradients(*row)
         if is_standard:
-            timing.write_network_results("gradients", results)
+            timing.replace_results("gradients", results, ("preset",))
     print(tables.gradients_table(results))
     if is_standard:
         print(f"wrote the results and their table in {write_tables.update_pages()}", file=sys.stderr)

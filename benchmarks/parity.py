@@ -122,7 +122,7 @@ def main(argv: list[str]) -> None:
     results = []
     for preset in presets:
         results += [measure_parity(preset, clip) for clip in clips_of(preset)]
-        timing.write_network_results("parity", results)
+        timing.replace_results("parity", results, ("preset",))
     print(tables.parity_table(results))
     print(f"wrote the results and their table in {write_tables.update_pages()}", file=sys.stderr)
 

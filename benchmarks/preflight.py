@@ -7,11 +7,9 @@ Needs the extra preflight. A program takes between half a minute and ten minutes
 benchmarks/results/preflight_compiled.jsonl, where `version` separates versions of the code, and its table.
 """
 
-import json
 import os
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from absl import app, flags
 from jax.tree_util import Partial
 
 from benchmarks import timing, write_tables
+from benchmarks.programs import forward
 from vtcav_jax import models, tap
 from vtcav_jax.ahead_of_time.preflight import preflight
 from vtcav_jax.attribution.integrated import _add_node_gradient
@@ -38,7 +37,6 @@ _NETWORKS = flags.DEFINE_list("networks", None, "only these networks")
 _TARGETS = flags.DEFINE_list("targets", ["v5e", "v6e", "h100"], "accelerators")
 _VERSION = flags.DEFINE_string("version", "after", "version of the code, a column of the table")
 
-RESULTS = timing.RESULTS / "preflight_compiled.jsonl"
 KEYS = ("program", "network", "target", "version")
 STAGES = {
     "video_swin_t_k400": tuple(f"layers.{i}" for i in range(4)),
@@ -46,10 +44,6 @@ STAGES = {
     "r3d_18": tuple(f"layer{i}.1" for i in range(1, 5)),
 }
 EXAMPLES, GRADIENTS, FEATURES = 400, 60, 1 << 16  # of one block of features
-
-
-def forward(model: Any, video: jax.Array) -> jax.Array:
-    return model(video)
 
 
 def gradient_program(preset: str) -> Callable[..., Any]:
@@ -101,24 +95,15 @@ def compile_program(program: str, preset: str, function: Callable[..., Any], tar
     return row
 
 
-def write_row(row: dict[str, Any]) -> None:
-    """Replace the stored row of the same program, target and version, or add it."""
-    stored = [json.loads(line) for line in RESULTS.read_text("utf-8").splitlines()] if RESULTS.exists() else []
-    environment = timing.environment()
-    packages = {name: version(name) for name in ("libtpu", "jax-cuda13-plugin", "nvidia-cuda-nvcc")}
-    row |= environment | {"versions": environment["versions"] | packages}
-    rows = [old for old in stored if any(old[key] != row[key] for key in KEYS)] + [row]
-    RESULTS.write_text("".join(json.dumps(item) + "\n" for item in rows), encoding="utf-8")
-
-
 def main(argv: list[str]) -> None:
     del argv
     for program, preset, function in list_programs():
         if (_PROGRAMS.value and program not in _PROGRAMS.value) or (_NETWORKS.value and preset not in _NETWORKS.value):
             continue
         for target in _TARGETS.value:
-            write_row(compile_program(program, preset, function, target))
-    print(f"wrote {RESULTS} and its table in {write_tables.update_pages()}", file=sys.stderr)
+            row = compile_program(program, preset, function, target)
+            timing.replace_results("preflight", [row], KEYS, "compiled")
+    print(f"wrote the results and their table in {write_tables.update_pages()}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,10 @@ import numpy as np
 
 from vtcav_jax.platforms import compile_for
 
+PACKAGES = (
+    *("jax", "jaxlib", "flax", "torch", "torchvision", "transformers", "torchax"),
+    *("libtpu", "jax-cuda13-plugin", "nvidia-cuda-nvcc"),
+)
 RESULTS = Path(__file__).parent / "results"
 MATMULS = ((2048, 2048, 2048), (6272, 192, 768), (1568, 384, 1536), (1568, 1536, 384), (392, 768, 3072))
 
@@ -123,7 +127,7 @@ def matmul_peak_gflops(dtype: Any = jnp.float32, repeats: int = 10) -> float:
 def environment() -> dict[str, Any]:
     """Return device, versions, commit and date of a measurement."""
     versions = {}
-    for name in ("jax", "jaxlib", "flax", "torch", "torchvision", "transformers", "torchax"):
+    for name in PACKAGES:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
@@ -148,27 +152,35 @@ def processor() -> str:
     return names[0] if names else platform.machine()
 
 
-def read_results(benchmark: str) -> list[dict[str, Any]]:
+def results_file(benchmark: str, backend: str | None) -> Path:
+    return RESULTS / f"{benchmark}_{backend or jax.default_backend()}.jsonl"
+
+
+def read_results(benchmark: str, backend: str | None = None) -> list[dict[str, Any]]:
     """Return the stored rows of this benchmark and backend, with the environment that measured them."""
-    path = RESULTS / f"{benchmark}_{jax.default_backend()}.jsonl"
+    path = results_file(benchmark, backend)
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
-def write_results(benchmark: str, rows: list[dict[str, Any]], earlier: Sequence[dict[str, Any]] = ()) -> Path:
+def write_results(
+    benchmark: str, rows: list[dict[str, Any]], earlier: Sequence[dict[str, Any]] = (), backend: str | None = None
+) -> Path:
     """Write one JSON line per row to the file of this benchmark and backend, after the `earlier` rows to keep."""
-    measured_on = environment()
-    name = f"{benchmark}_{jax.default_backend()}.jsonl"
+    measured_on, path = environment(), results_file(benchmark, backend)
     RESULTS.mkdir(exist_ok=True)
     lines = [*earlier, *({"benchmark": benchmark, **row, **measured_on} for row in rows)]
     text = "".join(json.dumps(line) + "\n" for line in lines)
-    (RESULTS / name).write_text(text, encoding="utf-8")
-    return RESULTS / name
+    path.write_text(text, encoding="utf-8")
+    return path
 
 
-def write_network_results(benchmark: str, rows: list[dict[str, Any]]) -> Path:
-    """Write the rows after the stored rows of other networks."""
-    networks = {row["preset"] for row in rows}
-    return write_results(benchmark, rows, [row for row in read_results(benchmark) if row["preset"] not in networks])
+def replace_results(
+    benchmark: str, rows: list[dict[str, Any]], keys: Sequence[str], backend: str | None = None
+) -> Path:
+    """Write the rows after the stored ones that differ from all of them in one of the `keys`."""
+    written = {tuple(row[key] for key in keys) for row in rows}
+    earlier = [row for row in read_results(benchmark, backend) if tuple(row[key] for key in keys) not in written]
+    return write_results(benchmark, rows, earlier, backend)
 
 
 def as_row(timing: Timing) -> dict[str, Any]:

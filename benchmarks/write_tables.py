@@ -25,6 +25,7 @@ PAGES_WITH_TABLES = (
     ROOT / "docs" / "guides" / "channels-and-concepts.md",
 )
 
+NOT_MEASURED = "Not measured yet."
 TABLE_WRITERS: dict[str, Callable[[list[dict]], str]] = {
     "forward": tables.forward_table,
     "gradients": tables.gradients_table,
@@ -68,7 +69,7 @@ def render_results(name: str) -> str:
         date = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
         measured_on = f"{first['device']}, {first['cores']} CPU cores, Python {first['python']}, {versions}, {date}"
         parts.append(f"{measured_on}:\n\n{TABLE_WRITERS[name](rows)}")
-    return "\n\n".join(parts) or "Not measured yet."
+    return "\n\n".join(parts)
 
 
 def fill_tables(text: str) -> str:
@@ -79,7 +80,7 @@ def fill_tables(text: str) -> str:
         if not rest:
             continue
         _, _, after = rest.partition(end)
-        text = f"{before}{start}\n\n{render_results(name)}\n\n{end}{after}"
+        text = f"{before}{start}\n\n{render_results(name) or NOT_MEASURED}\n\n{end}{after}"
     return text
 
 

@@ -24,6 +24,7 @@ DOCS = ROOT / "docs"
 PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "ARCHITECTURE.md", *sorted(DOCS.rglob("*.md"))]
 BLOCK = re.compile(r'^```(sh|python(?: title="[\w.]+")?)\n(.*?)^```', re.DOTALL | re.MULTILINE)
 PLACEHOLDER = re.compile(r"[A-Z]{2,}|weights/|flagfiles/|--help")  # in a command that only shows a pattern
+NOT_MEASURED = {"accelerator"}  # tables that still need a machine
 # Run by the tutorial already, or by their own tests
 NOT_RUN_AGAIN = {(README, "vtcav quickstart"), (DOCS / "index.md", "vtcav quickstart")}
 
@@ -149,7 +150,7 @@ def test_the_tables_are_those_of_the_results(page):
 
 @pytest.mark.parametrize("name", write_tables.TABLE_WRITERS)
 def test_every_table_has_a_measurement_and_a_place(name):
-    assert write_tables.render_results(name)
+    assert bool(write_tables.render_results(name)) != (name in NOT_MEASURED)
     assert any(f"<!-- table: {name} -->" in page.read_text(encoding="utf-8") for page in write_tables.PAGES_WITH_TABLES)
 
 

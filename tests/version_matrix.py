@@ -39,8 +39,8 @@ def dependencies(jax: str) -> list[str]:
     """Return the requirements of the package and of its tests, with one version of JAX."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     names = {requirement: re.split(r"[^\w-]", requirement)[0] for requirement in project["dependencies"]}
-    kept = [requirement for requirement, name in names.items() if name not in {*OMITTED, "jax"}]
-    return [*kept, *TEST_PACKAGES, f"jax=={jax}.*"]
+    requirements = [requirement for requirement, name in names.items() if name not in {*OMITTED, "jax"}]
+    return [*requirements, *TEST_PACKAGES, f"jax=={jax}.*"]
 
 
 def find_python(version: str) -> Path | None:
@@ -48,8 +48,8 @@ def find_python(version: str) -> Path | None:
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     candidates = [shutil.which(f"python{version}"), *sorted(pyenv.glob(f"versions/{version}.*/bin/python"))]
     if shutil.which("uv"):
-        found = subprocess.run(["uv", "python", "find", version], capture_output=True, text=True, check=False)
-        candidates.append(found.stdout.strip() or None)
+        answer = subprocess.run(["uv", "python", "find", version], capture_output=True, text=True, check=False)
+        candidates.append(answer.stdout.strip() or None)
     code = "import sys, venv, ensurepip; print('%d.%d' % sys.version_info[:2])"
     for candidate in filter(None, candidates):
         answer = subprocess.run([candidate, "-c", code], capture_output=True, text=True, check=False)

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.material import FaultTask, Material, file_hashes, quick, run_command
+from tests.faults.material import FaultTask, Material, file_hashes, quick, run_command, unequal_files
 from tests.support.cli_runner import ROOT
 
 SECONDS = 600
@@ -44,7 +44,7 @@ def run_pairs(task: FaultTask, material: Material, folder: Path, pairs: int) -> 
             "another process is using" in errors or "already" in errors for errors, code in ends if code == 1
         )
         written = file_hashes(folder, task.unequal)
-        unequal = sorted(name for name in {*expected, *written} if expected.get(name) != written.get(name))
+        unequal = unequal_files(expected, written)
         differing += len(unequal)
         faults += [f"other bytes in {', '.join(unequal[:10])}"] if unequal else []
         if codes != [0, 0] and not (codes == [0, 1] and is_locked):

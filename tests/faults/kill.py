@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.material import INTERNAL_ERROR, REFUSED, TASKS, Material, file_hashes, run_command
+from tests.faults.material import INTERNAL_ERROR, REFUSED, TASKS, Material, file_hashes, run_command, unequal_files
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def kill_and_continue(name: str, material: Material, folder: Path, seed: int, ki
             refusals += 0 < code < INTERNAL_ERROR
             faults.append(f"after {moment:.2f} of {whole:.2f} s: exit {code}: {output[-2000:]}")
             continue
-        unequal = sorted(name for name in {*expected, *written} if expected.get(name) != written.get(name))
+        unequal = unequal_files(expected, written)
         differing += len(unequal)
         faults += [f"after {moment:.2f} of {whole:.2f} s: other bytes in {', '.join(unequal[:10])}"] if unequal else []
     return KillResult(crashes, hangs, refusals, differing, sum(shares) / len(shares), tuple(faults))

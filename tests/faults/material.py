@@ -183,6 +183,11 @@ def _records_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def unequal_files(expected: dict[str, str], written: dict[str, str]) -> list[str]:
+    """Return the names of files that are missing on one side or have other bytes."""
+    return sorted(name for name in {*expected, *written} if expected.get(name) != written.get(name))
+
+
 def file_hashes(folder: Path, unequal: tuple[str, ...] = ()) -> dict[str, str]:
     """Return the SHA-256 of each file in a folder, apart from locks, incomplete files and those that hold times."""
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}

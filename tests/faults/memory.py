@@ -18,7 +18,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from benchmarks.timing import read_results, write_results
+from benchmarks.timing import replace_results
 from tests.faults.material import CONCEPTS, MODEL, NO_CHECKS
 from vtcav_jax.data.world_export import write_clips
 from vtcav_jax.worlds import make_clips
@@ -167,9 +167,7 @@ def main() -> None:
             rows.append(row)
             print(row, f"{row.ratio:.2f}", flush=True)
             if options.write:  # each time, so that an interrupted run leaves its rows
-                names = {(row.task, row.input) for row in rows}
-                others = [row for row in read_results("memory") if (row["task"], row["input"]) not in names]
-                write_results("memory", [asdict(row) for row in rows], others)
+                replace_results("memory", [asdict(row) for row in rows], ("task", "input"))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from benchmarks.timing import read_results, write_results
+from benchmarks.timing import replace_results
 from tests.faults.bad_folder import write_bad_folder
 from tests.faults.concurrent import run_pairs
 from tests.faults.fuzz import fuzz
@@ -131,9 +131,7 @@ def main() -> int:
             counts.append(count)
             print(count, flush=True)
             if options.write:  # each time, so that an interrupted run leaves its counts
-                names = {(count.test, count.subject) for count in counts}
-                others = [row for row in read_results("faults") if (row["test"], row["subject"]) not in names]
-                write_results("faults", [asdict(count) for count in counts], others)
+                replace_results("faults", [asdict(count) for count in counts], ("test", "subject"))
     stop_cli_server()
     faults = sum(c.crashes + c.hangs + c.refusals + c.differing_files for c in counts)
     print(f"{sum(c.n_cases for c in counts)} cases, {faults} faults, {time.monotonic() - start:.0f} s")

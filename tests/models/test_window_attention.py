@@ -50,8 +50,9 @@ def test_heads_whose_bias_exceeds_the_vector_memory_are_divided(monkeypatch):
     inputs, slopes = draw_inputs(1, 16, 8, 32, True)
     assert str(jax.make_jaxpr(attention.tpu_forward)(*inputs)).count("pallas_call") == 2
     values, pullback = jax.vjp(lambda qkv: plain_attention(qkv, *inputs[1:]), inputs[0])
-    np.testing.assert_allclose(attention.tpu_forward(*inputs, interpret=True), values, atol=1e-5)
-    np.testing.assert_allclose(attention.tpu_backward(*inputs, slopes, interpret=True), pullback(slopes)[0], atol=1e-4)
+    forward, backward = (partial(kernel, interpret=True) for kernel in KERNELS["tpu"])
+    np.testing.assert_allclose(forward(*inputs), values, atol=1e-5)
+    np.testing.assert_allclose(backward(*inputs, slopes), pullback(slopes)[0], atol=1e-4)
 
 
 @pytest.mark.parametrize("platform", KERNELS)

@@ -26,6 +26,11 @@ class Chip:
     source: str
 
     @property
+    def export_platform(self) -> str:
+        """The name of the platform in `jax.export`."""
+        return "cuda" if self.platform == "gpu" else self.platform
+
+    @property
     def usable_bytes(self) -> int:
         return int(self.memory_bytes * self.usable_fraction)
 

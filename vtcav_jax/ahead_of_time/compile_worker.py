@@ -19,11 +19,10 @@ from vtcav_jax.ahead_of_time.hlo_traffic import ON_CHIP, program_traffic
 
 def compile_exported(chip: Chip, exported: export.Exported) -> dict[str, Any]:
     """Return the memory and the traffic of the program, or the message of the compiler that rejects it."""
-    platform = export_platform(chip)
     sharding = SingleDeviceSharding(target_device(chip))
     leaves = [jax.ShapeDtypeStruct(aval.shape, aval.dtype, sharding=sharding) for aval in exported.in_avals]
     args, kwargs = jax.tree.unflatten(exported.in_tree, leaves)
-    lowered = jax.jit(exported.call).trace(*args, **kwargs).lower(lowering_platforms=(platform,))
+    lowered = jax.jit(exported.call).trace(*args, **kwargs).lower(lowering_platforms=(chip.export_platform,))
     try:
         compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
@@ -34,10 +33,6 @@ def compile_exported(chip: Chip, exported: export.Exported) -> dict[str, Any]:
     used = sum(getattr(memory, f"{part}_in_bytes") for part in parts) - memory.alias_size_in_bytes
     accessed = program_traffic(text.replace(ON_CHIP, ""))
     return {"memory_bytes": used, "traffic_bytes": program_traffic(text), "accessed_bytes": accessed}
-
-
-def export_platform(chip: Chip) -> str:
-    return "cuda" if chip.platform == "gpu" else chip.platform
 
 
 def target_device(chip: Chip) -> Any:

@@ -25,13 +25,8 @@ def jaxpr_operations(jaxpr: Any) -> int:
 
 def equation_operations(equation: Any) -> int:
     name, params = equation.primitive.name, equation.params
-    if name == "dot_general":
-        (contracted, _), _ = params["dimension_numbers"]
-        left = equation.invars[0].aval.shape
-        return 2 * equation.outvars[0].aval.size * math.prod(left[axis] for axis in contracted)
-    if name == "conv_general_dilated":
-        kernel, numbers = equation.invars[1].aval.shape, params["dimension_numbers"]
-        return 2 * equation.outvars[0].aval.size * math.prod(kernel) // kernel[numbers.rhs_spec[0]]
+    if operations := product_operations(equation):
+        return operations
     inner = [jaxpr_operations(jaxpr) for jaxpr in inner_jaxprs(params)]
     if name == "scan":
         return params["length"] * sum(inner)
@@ -42,6 +37,19 @@ def equation_operations(equation: Any) -> int:
     if name == "pallas_call":
         return math.prod(params["grid_mapping"].grid) * sum(inner)
     return sum(inner)
+
+
+def product_operations(equation: Any) -> int:
+    """Return the operations of one matrix product or convolution, 0 for other equations."""
+    numbers = equation.params.get("dimension_numbers")
+    if equation.primitive.name == "dot_general":
+        (contracted, _), _ = numbers
+        left = equation.invars[0].aval.shape
+        return 2 * equation.outvars[0].aval.size * math.prod(left[axis] for axis in contracted)
+    if equation.primitive.name == "conv_general_dilated":
+        kernel = equation.invars[1].aval.shape
+        return 2 * equation.outvars[0].aval.size * math.prod(kernel) // kernel[numbers.rhs_spec[0]]
+    return 0
 
 
 def inner_jaxprs(params: dict[str, Any]) -> list[Any]:

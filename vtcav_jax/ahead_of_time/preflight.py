@@ -57,7 +57,7 @@ class Preflight:
 
     @property
     def fits(self) -> bool:
-        """Whether the program compiles, and needs no more than the usable memory."""
+        """True if the program compiles and needs no more than the usable memory."""
         return self.memory_bytes is not None and self.memory_bytes <= self.chip.usable_bytes
 
     @property
@@ -151,10 +151,8 @@ def _compile(function: Callable[..., Any], model: Any, shape: tuple[int, ...], c
 
     with compile_for(chip.platform):
         operations = count_operations(flat, structs, video)
-        platforms = ["cuda" if chip.platform == "gpu" else chip.platform]
-        program = export.export(jax.jit(flat), platforms=platforms, disabled_checks=UNSTABLE)(
-            structs, video
-        ).serialize()
+        exporter = export.export(jax.jit(flat), platforms=[chip.export_platform], disabled_checks=UNSTABLE)
+        program = exporter(structs, video).serialize()
     return Preflight(chip, shape, operations, **_run_worker(chip, bytes(program)))
 
 

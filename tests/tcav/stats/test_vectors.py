@@ -1,5 +1,7 @@
 """Tests of concept vectors from K alone: golden values, primal solutions, weights, sets of different sizes, solvers."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -175,11 +177,12 @@ def test_unconverged_rows_are_reported():
 
 
 def test_similar_sizes_share_a_program():
-    kernel_lbfgs._solve_block.clear_cache()
+    solve_block: Any = kernel_lbfgs._solve_block
+    solve_block.clear_cache()
     for size in (50, 57, 64):
         x = clips(size, 100, 4)
         assert fit(x @ x.T, label_vector(range(20), range(20, size), size)[None]).converged.all()
-    assert kernel_lbfgs._solve_block._cache_size() == 1
+    assert solve_block._cache_size() == 1
     assert [kernel_lbfgs._padded(n) for n in (1, 32, 33, 48, 49, 64, 65, 97, 300)] == [
         32,
         32,

@@ -21,7 +21,13 @@ from jaxtyping import Array, Float
 
 from vtcav_jax.models.layers.depthwise import depthwise_conv, depthwise_input_gradient, depthwise_kernel_gradient
 from vtcav_jax.models.layers.tap_products import Padding, tap_products_conv, tap_products_gradients
-from vtcav_jax.models.layers.winograd import MIN_CHANNELS, plan_winograd, winograd_conv, winograd_kernel_gradient
+from vtcav_jax.models.layers.winograd import (
+    MIN_CHANNELS,
+    WinogradPlan,
+    plan_winograd,
+    winograd_conv,
+    winograd_kernel_gradient,
+)
 from vtcav_jax.models.video_swin import Triple
 from vtcav_jax.platforms import on_cpu
 
@@ -91,13 +97,15 @@ def _conv_of_products(
         return depthwise_conv(x, kernel, strides, padding)
     if kernel.shape[:3] == ONES and not any(map(any, padding)):
         return x[:, :: strides[0], :: strides[1], :: strides[2]] @ kernel[0, 0, 0]
-    plan = plan_winograd(x.shape, kernel.shape[:3]) if _suits_winograd(x, kernel, strides, padding) else None
+    plan = _plan_winograd(x, kernel, strides, padding)
     return winograd_conv(x, kernel, plan) if plan else tap_products_conv(x, kernel, strides, padding)
 
 
-def _suits_winograd(x: Array, kernel: Array, strides: Sequence[int], padding: Padding) -> bool:
+def _plan_winograd(x: Array, kernel: Array, strides: Triple, padding: Padding) -> WinogradPlan | None:
+    """Return the plan for Winograd's products, or None where they do not apply or are slower."""
     half = tuple((size // 2, size // 2) for size in kernel.shape[:3])
-    return tuple(strides) == ONES and padding == half and jnp.finfo(x.dtype).bits >= 32
+    applies = strides == ONES and padding == half and jnp.finfo(x.dtype).bits >= 32
+    return plan_winograd(x.shape, kernel.shape[:3]) if applies else None
 
 
 def _conv_gradients(strides: Triple, padding: Padding, saved: tuple[Array, Array], y: Array) -> tuple[Any, Any]:
@@ -107,13 +115,13 @@ def _conv_gradients(strides: Triple, padding: Padding, saved: tuple[Array, Array
         return depthwise_input_gradient(*arguments), depthwise_kernel_gradient(*arguments)
     of_input, of_kernel = tap_products_gradients(x, kernel, y, strides, padding)
     sizes = kernel.shape[:3]
-    if tuple(strides) == ONES:
+    if strides == ONES:
         flipped = kernel[::-1, ::-1, ::-1].swapaxes(3, 4)
         pads = tuple((size - 1 - before, size - 1 - after) for size, (before, after) in zip(sizes, padding))
         x_gradient = _conv_of_products(y, flipped, strides, pads) if min(map(min, pads)) >= 0 else of_input()
     else:
         x_gradient = of_input()
-    plan = plan_winograd(x.shape, sizes) if _suits_winograd(x, kernel, strides, padding) else None
+    plan = _plan_winograd(x, kernel, strides, padding)
     return x_gradient, winograd_kernel_gradient(x, y, sizes[0], plan) if plan else of_kernel()
 
 

@@ -7,14 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vtcav_jax.models.layers.tap_products import Padding, TapPlan
+from vtcav_jax.models.layers.tap_products import Padding, TapPlan, output_sizes
 
 
 def depthwise_conv(
     x: Float[Array, "b t h w c"], kernel: Float[Array, "kt kh kw 1 c"], strides: Sequence[int], padding: Padding
 ) -> Float[Array, "b t2 h2 w2 c"]:
-    out = [(n + sum(p) - k) // s + 1 for n, p, k, s in zip(x.shape[1:4], padding, kernel.shape, strides)]
-    padded = _pad(x, padding)
+    out, padded = output_sizes(x.shape, kernel.shape, strides, padding), _pad(x, padding)
     y = jnp.zeros((x.shape[0], *out, x.shape[-1]), x.dtype)
     for tap in np.ndindex(kernel.shape[:3]):
         y = y + _view(padded, tap, out, strides) * _factor(kernel, tap)

@@ -15,13 +15,18 @@ CACHED_POSITIONS = 1024
 Padding = tuple[tuple[int, int], ...]  # before and after, along time, height and width
 
 
+def output_sizes(shape: Sequence[int], kernel: Sequence[int], strides: Sequence[int], padding: Padding) -> list[int]:
+    """Return (t, h, w) of the output for an input (b, t, h, w, c)."""
+    return [(n + sum(p) - k) // s + 1 for n, p, k, s in zip(shape[1:4], padding, kernel, strides)]
+
+
 class TapPlan:
     """Sizes of a convolution, and phase and offset of each tap."""
 
     def __init__(self, shape: Sequence[int], kernel: Sequence[int], strides: Sequence[int], padding: Padding):
         self.b, *sizes, _ = shape
         self.strides = strides
-        self.out = [(n + sum(p) - k) // s + 1 for n, p, k, s in zip(sizes, padding, kernel, strides)]
+        self.out = output_sizes(shape, kernel, strides, padding)
         self.phase_sizes = [n + (k - 1) // s for n, k, s in zip(self.out, kernel, strides)]
         self.pads = [(p[0], n * s - p[0] - size) for p, n, s, size in zip(padding, self.phase_sizes, strides, sizes)]
         taps = np.indices(kernel).reshape(3, -1).T

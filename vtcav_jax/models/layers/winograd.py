@@ -23,7 +23,7 @@ CACHED_ROWS, CACHED_ROWS_WITHOUT_TIME = 128, 400  # rows of one product whose op
 
 @dataclass(frozen=True)
 class WinogradPlan:
-    """How a convolution is cut into blocks: all frames and columns of `tile_rows` rows of tiles."""
+    """Blocks into which a convolution is cut: all frames and columns of `tile_rows` rows of tiles."""
 
     tile: int  # m: outputs along height and width
     tile_rows: int

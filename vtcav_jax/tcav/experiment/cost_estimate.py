@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vtcav_jax.ahead_of_time.operations import inner_jaxprs, product_operations
 from vtcav_jax.platforms import use_kernels
 
 REACHED_EFFICIENCIES = 0.6, 0.15  # speed of large and of small networks relative to a large matrix product
@@ -46,25 +47,11 @@ def _jaxpr_cost(jaxpr: Any) -> ForwardCost:
     for equation in jaxpr.eqns:
         out = [v.aval for v in equation.outvars if hasattr(v.aval, "shape")]
         repeats = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
-        inner = [part for value in equation.params.values() for part in _inner_jaxprs(value)]
-        if inner:
+        if inner := inner_jaxprs(equation.params):
             parts = [_jaxpr_cost(part) for part in inner]
             flop += repeats * sum(part.flop for part in parts)
             size += max(part.bytes for part in parts)  # a loop holds one iteration at a time
             continue
         size += sum(math.prod(a.shape) * a.dtype.itemsize for a in out)
-        left, right = ([*(v.aval.shape for v in equation.invars if hasattr(v.aval, "shape")), (), ()])[:2]
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            flop += 2 * math.prod(out[0].shape) * math.prod(left[i] for i in contracted)
-        elif equation.primitive.name == "conv_general_dilated":
-            channels = right[equation.params["dimension_numbers"].rhs_spec[0]]
-            flop += 2 * math.prod(out[0].shape) * math.prod(right) / channels
+        flop += product_operations(equation)
     return ForwardCost(flop, size)
-
-
-def _inner_jaxprs(value: Any) -> list[Any]:
-    """Return the programs in an equation's parameter: loop bodies, branches and calls."""
-    values = value if isinstance(value, (tuple, list)) else [value]
-    jaxprs = [getattr(entry, "jaxpr", entry) for entry in values]
-    return [jaxpr for jaxpr in jaxprs if hasattr(jaxpr, "eqns")]

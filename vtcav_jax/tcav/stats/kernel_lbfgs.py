@@ -79,10 +79,10 @@ def minimise(
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         shared = None if has_own_kernel else jnp.asarray(factor)
         for start in range(0, count, step):
-            taken = slice(start, start + step)
-            parts = [_pad_rows(part[taken], step) for part in rows]
-            own = jnp.asarray(_pad_rows(factor[taken], step)) if shared is None else shared
-            blocks.append(_solve_block(own, *parts, tolerance, max_iterations, loss))
+            block = slice(start, start + step)
+            parts = [_pad_rows(part[block], step) for part in rows]
+            block_factor = jnp.asarray(_pad_rows(factor[block], step)) if shared is None else shared
+            blocks.append(_solve_block(block_factor, *parts, tolerance, max_iterations, loss))
         outputs = [np.concatenate(part)[:count] for part in zip(*map(jax.device_get, blocks))]
     slopes, intercept, residual, iterations = outputs
     return Solution(-slopes[:, :size] / lam[:, None], intercept, residual, iterations, residual <= tolerance)
@@ -150,8 +150,8 @@ def _padded(size: int) -> int:
 
 def _pad(array: np.ndarray, sizes: tuple[int, ...], fill: float = 0.0) -> np.ndarray:
     """Pad the last axes at their ends."""
-    kept = array.ndim - len(sizes)
-    ends = [(0, 0)] * kept + [(0, size - n) for size, n in zip(sizes, array.shape[kept:], strict=True)]
+    first = array.ndim - len(sizes)
+    ends = [(0, 0)] * first + [(0, size - n) for size, n in zip(sizes, array.shape[first:], strict=True)]
     return np.pad(array, ends, constant_values=fill)
 
 

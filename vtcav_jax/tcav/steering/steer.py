@@ -190,9 +190,9 @@ def _compiled_propagation(model, moves, video, stage, later, pool, mesh):
                 return captured[later]
 
             # Convolutions on a CPU have no forward mode; the pullback of the linear pullback is the derivative.
-            one = jnp.ones((), move.dtype)
-            outputs, pullback = jax.vjp(value, jnp.zeros_like(one))
-            return jax.vjp(lambda cotangent: pullback(cotangent)[0], jnp.zeros_like(outputs))[1](one)[0]
+            unit = jnp.ones((), move.dtype)
+            outputs, pullback = jax.vjp(value, jnp.zeros_like(unit))
+            return jax.vjp(lambda cotangent: pullback(cotangent)[0], jnp.zeros_like(outputs))[1](unit)[0]
 
         return jax.lax.map(derivative_along, moves)
 
