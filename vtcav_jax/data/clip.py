@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from jaxtyping import Float, Float32, Int, UInt8
 
 from vtcav_jax.checksums import file_sha256
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.data.decode import MissingFramesError, decode_frames, probe
+from vtcav_jax.data.decode import MissingFramesError, VideoIndex, decode_frames, probe
 from vtcav_jax.data.frame_sampling import select_frames
 from vtcav_jax.data.resize import Views, square_views
 from vtcav_jax.settings import check_settings, setting
@@ -88,8 +89,7 @@ def read_clip(
     path, sampling = Path(path), replace(sampling, **overrides)
 
     def read(by_decoding: bool) -> Clip:
-        index = probe(path, by_decoding=by_decoding)
-        content = file_sha256(path)
+        index, content = _index_and_content(path, _file_stamp(path), by_decoding)
         return clip_from_frames(
             index.times,
             index.duration,
@@ -104,6 +104,22 @@ def read_clip(
         return read(by_decoding=False)
     except MissingFramesError:
         return read(by_decoding=True)
+
+
+def _file_stamp(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes with a file's content; None without a file, which `probe` reports."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+@lru_cache(maxsize=2)
+def _index_and_content(path: Path, stamp: tuple[int, int, int] | None, by_decoding: bool) -> tuple[VideoIndex, str]:
+    """Return the index and the hash of a file; consecutive clips of a long video share them."""
+    del stamp  # part of the key
+    return probe(path, by_decoding=by_decoding), file_sha256(path)
 
 
 def clip_from_frames(

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 
 from vtcav_jax.concepts.video_scan import BoxTable
 from vtcav_jax.data.source import SourceItem
-from vtcav_jax.stats.intervals import unit_indices, widened_percentiles
+from vtcav_jax.stats.intervals import bootstrap_samples, sample_counts, unit_indices, widened_percentiles
 from vtcav_jax.stats.roc import area_under_roc, weighted_area_under_roc
 
 MIN_VIDEOS_PER_SIDE = 5  # with and without a label, in each half of the videos
@@ -86,10 +86,13 @@ def suggest_label(
     auc = area_under_roc(scores[second], positive[second])
     row_unit = np.unique(unit[second], return_inverse=True)[1]
     n_units = int(row_unit.max()) + 1
-    resampled_units = np.random.default_rng(seed).integers(n_units, size=(RESAMPLES, n_units))
-    weights = (resampled_units[:, None] == np.arange(n_units)[:, None]).sum(2)[:, row_unit].astype(float)
-    resampled = weighted_area_under_roc(scores[second], positive[second], ~positive[second], weights)
-    low, high = widened_percentiles(auc, resampled, n_units)
+    resampled = [
+        weighted_area_under_roc(
+            scores[second], positive[second], ~positive[second], sample_counts(samples)[:, row_unit].astype(float)
+        )
+        for samples in bootstrap_samples(n_units, seed, RESAMPLES)
+    ]
+    low, high = widened_percentiles(auc, np.concatenate(resampled), n_units)
     if low <= 0.5:
         return NO_LABEL
     return LabelAssociation(text, auc, max(low, 0.0), min(high, 1.0))

@@ -6,13 +6,14 @@ normal quantile.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Real
 
 BOOTSTRAP_RESAMPLES = 2000
+BLOCK_SIZE = 1 << 18  # units drawn at once, so that memory does not grow with their number
 # Of the squared deviation of a unit whose values all have the rarer outcome, since a sample may lack such units
 UNSEEN_UNIT_SHARE = 0.25
 
@@ -87,12 +88,24 @@ def ratio_ci(
         estimate = float(np.divide(sums[0].sum(), sums[1].sum())) if n else float("nan")
         if n < 2 or not math.isfinite(estimate):
             return estimate, float("nan"), float("nan")
-        resampled_units = np.random.default_rng(seed).integers(n, size=(BOOTSTRAP_RESAMPLES, n))
-        ratios = sums[0][resampled_units].sum(1) / sums[1][resampled_units].sum(1)
+        ratios = np.concatenate([sums[0][rows].sum(1) / sums[1][rows].sum(1) for rows in bootstrap_samples(n, seed)])
     if units is not None:
         return estimate, *widened_percentiles(estimate, ratios, n, level)
     low, high = np.nanquantile(ratios, ((1 - level) / 2, (1 + level) / 2))
     return estimate, float(low), float(high)
+
+
+def bootstrap_samples(n: int, seed: int, count: int = BOOTSTRAP_RESAMPLES) -> Iterator[Int[np.ndarray, "samples n"]]:
+    """Yield `count` samples of n units drawn with replacement, in blocks whose size does not depend on n."""
+    rng, rows = np.random.default_rng(seed), max(1, BLOCK_SIZE // n)
+    for start in range(0, count, rows):
+        yield rng.integers(n, size=(min(rows, count - start), n))
+
+
+def sample_counts(samples: Int[np.ndarray, "samples n"]) -> Int[np.ndarray, "samples n"]:
+    """Return how many times each unit is in each sample."""
+    keys = samples + samples.shape[1] * np.arange(len(samples))[:, None]
+    return np.bincount(keys.ravel(), minlength=keys.size).reshape(keys.shape)
 
 
 def unit_indices(units: Sequence[str]) -> Int[np.ndarray, " n"]:
@@ -137,11 +150,7 @@ def row_mean_ci(
     estimates = values.mean(1, dtype=np.float64)
     if n < 2:
         return estimates, np.full(len(values), np.nan), np.full(len(values), np.nan)
-    resampled_rows = (
-        np.random.default_rng(seed).integers(n, size=(BOOTSTRAP_RESAMPLES, n))
-        + n * np.arange(BOOTSTRAP_RESAMPLES)[:, None]
-    )
-    counts = np.bincount(resampled_rows.ravel(), minlength=resampled_rows.size).reshape(resampled_rows.shape)
-    resampled_means = values.astype(np.float64) @ (counts.T / n)
+    doubles = values.astype(np.float64)
+    resampled_means = np.concatenate([doubles @ (sample_counts(rows).T / n) for rows in bootstrap_samples(n, seed)], 1)
     low, high = np.quantile(resampled_means, ((1 - level) / 2, (1 + level) / 2), axis=1)
     return estimates, low, high

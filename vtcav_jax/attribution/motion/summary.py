@@ -7,15 +7,15 @@ are not independent.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from vtcav_jax.attribution.motion.reliance import TIME_EDITS, MotionEvidence
 from vtcav_jax.runs.attribution_rows import ClassMotionRow, ClipMotionRow
-from vtcav_jax.stats.intervals import BOOTSTRAP_RESAMPLES, mean_ci, unit_indices, widened_percentiles
+from vtcav_jax.stats.intervals import bootstrap_samples, mean_ci, sample_counts, unit_indices, widened_percentiles
 
 MIN_MOTION_SHARE, MAX_STATIC_SHARE = 0.5, 0.25  # shares of at least / at most this are called motion / not motion
 MIN_VERDICT_VIDEOS = 5  # source videos, for a conclusion about others
@@ -33,22 +33,21 @@ def summarise_by_class(evidence: Sequence[MotionEvidence], seed: int = 0) -> lis
         clip_answers = [clip_evidence.row.answer for clip_evidence in subset]
         answers = sorted({answer for answer in clip_answers if answer != target})
         videos = unit_indices([clip_evidence.row.source_video for clip_evidence in subset])
-        n_videos = len(set(videos))
-        draws = np.random.default_rng(seed).multinomial(n_videos, [1 / n_videos] * n_videos, BOOTSTRAP_RESAMPLES)
-        weights = np.concatenate([np.ones((1, len(subset))), draws[:, videos]])
+        names = ("score", *TIME_EDITS)
         is_answer = {a: np.array([a == t for t in clip_answers]) for a in answers}
         smaller_side = {a: min(len(set(videos[side])) for side in (mask, ~mask)) for a, mask in is_answer.items()}
         usable = [a for a in answers if smaller_side[a] >= MIN_VIDEOS_COMPARED and subset[0].margins]
         for answer in ("", *answers):
             in_class = is_answer.get(answer, np.ones(len(subset), bool))
             compared = [a for a in usable if answer in ("", a)]
-            if compared:
-                scores = [
-                    np.sum([_margin_contrast(subset, name, a, weights) for a in compared], 0)
-                    for name in ("score", *TIME_EDITS)
-                ]
-            else:
-                scores = [_mean_rise(subset, name, in_class, weights) for name in ("score", *TIME_EDITS)]
+            blocks = []
+            for weights in _clip_weights(videos, seed):
+                if compared:
+                    contrasts = [[_margin_contrast(subset, name, a, weights) for a in compared] for name in names]
+                    blocks.append(np.sum(contrasts, 1))
+                else:
+                    blocks.append(np.stack([_mean_rise(subset, name, in_class, weights) for name in names]))
+            scores = np.concatenate(blocks, 1)
             rows = [clip_evidence.row for clip_evidence, included in zip(subset, in_class) if included]
             n_class_videos = len(set(videos[in_class]))
             n_resampled = smaller_side[answer] if compared and answer else n_class_videos
@@ -65,6 +64,13 @@ def summarise_by_class(evidence: Sequence[MotionEvidence], seed: int = 0) -> lis
             ]
             class_rows.append(ClassMotionRow(target, answer, len(rows), n_class_videos, reference, *interval_values))
     return class_rows
+
+
+def _clip_weights(videos: Int[np.ndarray, " n"], seed: int) -> Iterator[Float[np.ndarray, "draws n"]]:
+    """Yield weights of clips: all 1, then how often the video of each is in samples of the videos, in blocks."""
+    yield np.ones((1, len(videos)))
+    for samples in bootstrap_samples(int(videos.max()) + 1, seed):
+        yield sample_counts(samples)[:, videos].astype(np.float64)
 
 
 def _margin_contrast(
