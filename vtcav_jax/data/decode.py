@@ -10,7 +10,7 @@ Like the decoders of the reference implementations, we drop transparency and ign
 import datetime
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -287,14 +287,18 @@ def _open(path: VideoFile, *, reads_tables: bool = False) -> Iterator[tuple[Any,
         from av.stream import Disposition
     except ModuleNotFoundError as error:
         raise VideoError("reading videos needs PyAV: pip install av") from error
-    try:
-        container = _open_stored(path, reads_tables) if isinstance(path, ResolvedVideo) else _open_file(path)
-    except FFmpegError as error:
-        raise VideoError(
-            f"{path.name} is not a video that FFmpeg reads, or was truncated ({error.strerror}); expected a video such"
-            " as mp4"
-        ) from error
-    with container:
+    with ExitStack() as resources:
+        try:
+            if isinstance(path, ResolvedVideo):
+                container = _open_stored(path, resources.enter_context(path.open()), reads_tables)
+            else:
+                container = _open_file(path)
+        except FFmpegError as error:
+            raise VideoError(
+                f"{path.name} is not a video that FFmpeg reads, or was truncated ({error.strerror}); expected a video"
+                " such as mp4"
+            ) from error
+        resources.enter_context(container)
         name = container.format.name
         if name in _NOT_VIDEO or name.endswith("_pipe"):
             raise VideoError(
@@ -324,10 +328,9 @@ def _open_file(path: Path) -> Any:
     return av.open(f"file:{path}", metadata_errors="replace")
 
 
-def _open_stored(path: ResolvedVideo, reads_tables: bool) -> Any:
+def _open_stored(path: ResolvedVideo, file: Any, reads_tables: bool) -> Any:
     import av
 
-    file = path.open()
     if not file.seek(0, 2):
         raise VideoError(f"{path.name} is empty; expected a video")
     file.seek(0)

@@ -1,12 +1,12 @@
 """Boxes of MP4 files, as far as needed to tell their tables from their frames."""
 
+import io
 import struct
-from typing import BinaryIO
 
 MAX_BOXES = 64  # a file in fragments has one or two for each fragment, between the frames
 
 
-def media_ranges(file: BinaryIO) -> list[tuple[int, int]]:
+def media_ranges(file: io.RawIOBase) -> list[tuple[int, int]]:
     """Return the ranges of the bytes of frames in an MP4 or MOV file; none if its tables are between the frames.
 
     Only the headers of the outermost boxes are read.
@@ -17,7 +17,7 @@ def media_ranges(file: BinaryIO) -> list[tuple[int, int]]:
         if place >= size:
             return ranges
         file.seek(place)
-        header = file.read(16)
+        header = file.read(16) or b""
         if len(header) < 8:
             return ranges
         length, kind = struct.unpack(">I4s", header[:8])

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, BinaryIO, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from vtcav_jax.data.remote.addresses import check_address, is_web, printable_address, scheme_of
 
@@ -82,7 +82,7 @@ class ObjectStore:
             )
         return data
 
-    def download(self, address: str, file: BinaryIO) -> None:
+    def download(self, address: str, file: io.BufferedIOBase) -> None:
         """Write all bytes to a file, from its beginning."""
 
         def attempt() -> None:
@@ -163,7 +163,7 @@ class ObjectStore:
         finally:
             response.close()
 
-    async def _download_web(self, address: str, file: BinaryIO) -> None:
+    async def _download_web(self, address: str, file: io.BufferedIOBase) -> None:
         response = await self._get(address, None)
         try:
             async for piece in response.content.iter_chunked(_PIECE_BYTES):

@@ -4,6 +4,7 @@ Members are found once, when the source is opened, and are read as ranges of byt
 devices and paths in a tar file have no effect.
 """
 
+import io
 import itertools
 import json
 import re
@@ -13,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import Any
 
 from vtcav_jax.console import progress, warn
 from vtcav_jax.data.remote.addresses import is_address, object_name
@@ -120,7 +121,7 @@ def list_samples(path: str) -> list[ShardSample]:
     return samples
 
 
-def _open_shard(path: str) -> tuple[BinaryIO, str]:
+def _open_shard(path: str) -> tuple[io.RawIOBase | io.BufferedIOBase, str]:
     """Open a tar file, and return its version too."""
     if not is_address(path):
         if not Path(path).is_file():
@@ -133,10 +134,10 @@ def _open_shard(path: str) -> tuple[BinaryIO, str]:
             f"the server of {object_name(path)} has no range requests or no entity tags, so that members cannot be read"
             " by themselves; download it first"
         )
-    return cast(BinaryIO, SnapshotFile(Snapshot(store, path, version))), object_version_text(version)
+    return SnapshotFile(Snapshot(store, path, version)), object_version_text(version)
 
 
-def _read_samples(file: BinaryIO, path: str, version: str) -> Iterator[ShardSample]:
+def _read_samples(file: Any, path: str, version: str) -> Iterator[ShardSample]:
     with tarfile.open(fileobj=file, mode="r:") as archive:
         members = ((match, member) for member in archive if (match := _sample_match(member)))
         n_samples, without_video = 0, Counter[str]()
@@ -168,7 +169,7 @@ def _sample_match(member: tarfile.TarInfo) -> re.Match[str] | None:
     return _SAMPLE_NAME.fullmatch(member.name)
 
 
-def _read_label(file: BinaryIO, parts: dict[str, tarfile.TarInfo]) -> tuple[str | None, str]:
+def _read_label(file: Any, parts: dict[str, tarfile.TarInfo]) -> tuple[str | None, str]:
     """Return the label in `cls` or `json`, and a reason if it cannot be read."""
     name = "cls" if "cls" in parts else "json"
     if name not in parts:

@@ -5,8 +5,10 @@ import hashlib
 import io
 import tempfile
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from typing import Any, cast
 
 from vtcav_jax.data.remote.object_store import ObjectStore, ObjectVersion
 
@@ -26,7 +28,8 @@ class Snapshot:
         self, store: ObjectStore, address: str, version: ObjectVersion, offset: int = 0, size: int | None = None
     ):
         self._store, self._address, self._offset = store, address, offset
-        self._file = tempfile.TemporaryFile(prefix="vtcav")  # noqa: SIM115 closed with the snapshot
+        self._file = tempfile.TemporaryFile(prefix="vtcav")  # noqa: SIM115 closed by the next line
+        weakref.finalize(self, self._file.close)
         self._lock = threading.Lock()
         self._next_block, self._fetch_blocks = 0, 1
         if version.is_fixed:
@@ -35,7 +38,7 @@ class Snapshot:
             self._blocks = bytearray(-(-self.size // BLOCK_BYTES))  # 1: present
             return
         if size is None:
-            store.download(address, self._file)
+            store.download(address, cast(io.BufferedIOBase, self._file))
             self.size = self._file.seek(0, 2)
         else:
             self.size = size
@@ -101,14 +104,15 @@ class SnapshotFile(io.RawIOBase):
         self._place = max(0, offset + (0, self._place, self._snapshot.size)[whence])
         return self._place
 
-    def read(self, size: int = -1) -> bytes:
-        stop = self._snapshot.size if size is None or size < 0 else min(self._place + size, self._snapshot.size)
-        pieces = []
+    def readinto(self, buffer: Any) -> int:
+        begin = self._place
+        stop = min(begin + len(buffer), self._snapshot.size)
         while self._place < stop:
             end, is_skipped = self._next_border(stop)
-            pieces.append(bytes(end - self._place) if is_skipped else self._snapshot.read(self._place, end))
+            data = bytes(end - self._place) if is_skipped else self._snapshot.read(self._place, end)
+            buffer[self._place - begin : end - begin] = data
             self._place = end
-        return b"".join(pieces)
+        return max(0, stop - begin)
 
     def _next_border(self, stop: int) -> tuple[int, bool]:
         """Return where the part that begins here ends, at most `stop`, and whether it is skipped."""

@@ -130,12 +130,12 @@ class FileRange(io.RawIOBase):
         self._place = max(0, offset + (0, self._place, self._size)[whence])
         return self._place
 
-    def read(self, size: int = -1) -> bytes:
-        left = max(0, self._size - self._place)
+    def readinto(self, buffer: Any) -> int:
         self._file.seek(self._offset + self._place)
-        data = self._file.read(left if size is None or size < 0 else min(size, left))
+        data = self._file.read(min(len(buffer), max(0, self._size - self._place)))
+        buffer[: len(data)] = data
         self._place += len(data)
-        return data
+        return len(data)
 
     def close(self) -> None:
         self._file.close()
