@@ -139,17 +139,15 @@ def _open_shard(path: str) -> tuple[io.RawIOBase | io.BufferedIOBase, str]:
 
 def _read_samples(file: Any, path: str, version: str) -> Iterator[ShardSample]:
     with tarfile.open(fileobj=file, mode="r:") as archive:
-        members = ((match, member) for member in archive if (match := _sample_match(member)))
         n_samples, without_video = 0, Counter[str]()
-        for key, group in itertools.groupby(members, lambda pair: pair[0][1]):
-            parts = {match[2].lower(): member for match, member in group}
+        for key, parts in _group_members(archive):
             videos = [member for name, member in parts.items() if f".{name.rpartition('.')[2]}" in VIDEO_SUFFIXES]
             n_samples += 1
             if not videos:
                 without_video[", ".join(sorted(parts))] += 1
                 continue
             label, fault = _read_label(file, parts)
-            source = one_line(f"{_shard_name(path)}/{key}")
+            source = one_line(f"{_shard_name(path).removesuffix('.tar')}/{key}")
             for member in videos:
                 place = StoredVideo(path, member.offset_data, member.size, one_line(member.name), version, fault)
                 yield ShardSample(place, label, source if len(videos) > 1 else "")
@@ -160,6 +158,27 @@ def _read_samples(file: Any, path: str, version: str) -> Iterator[ShardSample]:
         file.seek(archive.offset)
         if any(file.read(tarfile.BLOCKSIZE)):
             raise tarfile.ReadError(f"no valid header at byte {archive.offset}")
+
+
+def _group_members(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[str, tarfile.TarInfo]]]:
+    """Yield key and members by extension of each sample: consecutive members of one key with different extensions."""
+    key, parts = "", {}
+    try:
+        for member in archive:
+            if (match := _sample_match(member)) is None:
+                continue
+            extension = match[2].lower()
+            if parts and (match[1] != key or extension in parts):
+                yield key, parts
+                parts = {}
+            key = match[1]
+            parts[extension] = member
+    except (OSError, tarfile.TarError):
+        if parts:  # before the damaged place
+            yield key, parts
+        raise
+    if parts:
+        yield key, parts
 
 
 def _sample_match(member: tarfile.TarInfo) -> re.Match[str] | None:
