@@ -29,7 +29,7 @@ class Clip:
     times: Float[np.ndarray, "n t"]  # seconds from the first frame of the video
     padded: bool  # True if frames repeat because the video is too short
     identity: str  # SHA-256 of the content, the frame numbers and the preprocessing, without the file name
-    content: str = ""  # SHA-256 of the file's bytes, or of all frames if there is no file
+    content: str = ""  # SHA-256 of the file's bytes or of all frames, or a checksum that a store vouches for
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """Videos at addresses: the same clips as from files, of which only the needed bytes are transferred."""
 
+import csv
 import dataclasses
 import pickle
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ pytest.importorskip("aiohttp", reason="addresses need fsspec and aiohttp (pip in
 import fsspec
 
 from tests.data.test_decode import FORMATS, write
+from tests.support.cli_runner import run_cli
 from tests.support.range_server import RangeServer, serve
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import SamplingConfig, failure_table, open_source, probe, read_clip, stream, write_failures
@@ -341,3 +344,69 @@ except ValueError as error:
             [sys.executable, "-c", code, address, *missing], capture_output=True, text=True, check=True
         )
         assert run.stdout.strip().endswith("pip install 'vtcav-jax[urls]'"), run.stdout
+
+
+@pytest.mark.slow
+def test_a_command_continues_with_replaced_and_missing_objects(server, short_videos, tmp_path):
+    server.files |= {"a.mp4": short_videos[0], "b.mp4": short_videos[0], "c.mp4": short_videos[0]}
+    server.files["list.csv"] = b"path\na.mp4\nb.mp4\nc.mp4\ngone.mp4\n"
+    command = ["attribute", "--model=worlds_cnn", f"--videos={server.url('list.csv')}", "--methods=gradient_x_input"]
+    command += ["--targets=direction:left", f"--run={tmp_path / 'run'}"]
+
+    def maps() -> dict[str, str]:
+        with (tmp_path / "run" / "maps.csv").open(newline="") as file:
+            return {row["clip"]: row["map_sum"] for row in csv.DictReader(file)}
+
+    code, _, err = run_cli(*command)
+    assert code == 0, err
+    assert "gone.mp4," in (tmp_path / "run" / "attribute_failures.csv").read_text()
+    first = maps()
+    server.files["b.mp4"] = short_videos[1]
+    del server.files["c.mp4"]
+    code, _, err = run_cli(*command)
+    assert code == 0, err
+    second = maps()
+    assert first["a.mp4"] == second["a.mp4"] and first["b.mp4"] != second["b.mp4"]
+    assert set(first) == {"a.mp4", "b.mp4", "c.mp4"} and set(second) == {"a.mp4", "b.mp4"}
+
+
+@dataclasses.dataclass
+class DescribedObjects:
+    """File system that only describes objects, in the words of one store."""
+
+    details: dict[str, Any]
+
+    def invalidate_cache(self) -> None:
+        pass
+
+    def info(self, address: str) -> dict[str, Any]:
+        return {"name": address, "type": "file", "size": 7} | self.details
+
+
+@pytest.mark.parametrize(
+    ("protocol", "details", "is_fixed"),
+    [
+        ("s3", {"ETag": '"d41d8"', "LastModified": "now"}, True),
+        ("gs", {"generation": "17", "md5Hash": "abc=", "updated": "now"}, True),
+        ("gs", {"generation": "17", "crc32c": "abc="}, True),
+        ("az", {"etag": "0x8D", "last_modified": "now"}, False),
+        ("memory", {"created": "now"}, False),
+    ],
+)
+def test_checksums_of_stores(protocol, details, is_fixed):
+    version = object_store.ObjectStore(protocol, DescribedObjects(details)).version(f"{protocol}://b/v.mp4")
+    assert version.is_fixed == is_fixed and (version.checksum is not None) == is_fixed
+    for name in details:
+        changed = object_store.ObjectStore(protocol, DescribedObjects(details | {name: "other"}))
+        assert changed.version(f"{protocol}://b/v.mp4") != version
+
+
+def test_errors_of_stores_are_shown_without_their_text():
+    class Secretive(DescribedObjects):
+        def info(self, address: str) -> dict[str, Any]:
+            raise PermissionError(f"key=hidden for {address}")
+
+    with pytest.raises(ObjectError, match=r"^s3://b/v\.mp4 may not be read; check your credentials$"):
+        object_store.ObjectStore("s3", Secretive({})).version("s3://b/v.mp4")
+    with pytest.raises(ObjectError, match="is a folder; expected an object"):
+        object_store.ObjectStore("s3", DescribedObjects({"type": "directory"})).version("s3://b/v")

@@ -105,7 +105,8 @@ class ObjectStore:
         self.file_system.invalidate_cache()
         prefix = self.file_system._strip_protocol(address).rstrip("/")
         paths = _with_retries(address, lambda: self.file_system.find(prefix))
-        return sorted(path[len(prefix) :].lstrip("/") for path in paths)
+        names = (path[len(prefix) :].lstrip("/") for path in paths)
+        return sorted(name for name in names if name and not name.endswith("/"))  # empty objects that stand for folders
 
     def _store_version(self, address: str) -> ObjectVersion:
         self.file_system.invalidate_cache()

@@ -115,9 +115,10 @@ def list_samples(path: str) -> list[ShardSample]:
             for sample in _read_samples(file, path, version):
                 samples.append(sample)
     except (OSError, tarfile.TarError) as error:
-        reason = error if isinstance(error, ObjectError) else f"{shard} is damaged ({error})"
         after = f" after {len(samples)} samples" if samples else ""
-        samples.append(ShardSample(StoredVideo(path, fault=f"{reason}{after}; copy it again from its source")))
+        damage = f"{shard} is damaged ({error}){after}; copy it again from its source"
+        fault = str(error) if isinstance(error, ObjectError) else damage
+        samples.append(ShardSample(StoredVideo(path, fault=fault)))
     return samples
 
 
@@ -125,7 +126,7 @@ def _open_shard(path: str) -> tuple[io.RawIOBase | io.BufferedIOBase, str]:
     """Open a tar file, and return its version too."""
     if not is_address(path):
         if not Path(path).is_file():
-            raise ObjectError(f"there is no file {path}")
+            raise ObjectError(f"there is no file {path}; expected a tar file")
         return Path(path).open("rb"), file_version(path)
     store = store_of(path)
     version = store.version(path)

@@ -16,6 +16,7 @@ from vtcav_jax.data.clip import Clip, SamplingConfig
 from vtcav_jax.data.decode import VideoError, probe
 from vtcav_jax.data.frame_sampling import select_frames
 from vtcav_jax.data.loader import ReadResult
+from vtcav_jax.data.remote.object_store import ObjectError
 from vtcav_jax.data.remote.stored_video import CHECKSUM_PREFIX
 from vtcav_jax.data.source import Source, SourceItem, item_content
 from vtcav_jax.data.world_source import WorldSource
@@ -148,10 +149,8 @@ def select_clips(
             continue
         try:
             contents[i] = item_content(source, i)
-        except OSError as error:
-            if item.stored_video is None:
-                raise
-            failures.append(ReadResult(i, item, None, f"{item.name} cannot be read ({error})"))
+        except ObjectError as error:
+            failures.append(ReadResult(i, item, None, str(error)))
             continue
         has_file = item.path is not None or item.stored_video is not None
         content_keys[i] = contents[i] if has_file else content_key(source.identity, i, contents[i])
