@@ -264,12 +264,16 @@ def test_a_server_that_is_not_there_is_one_sentence(monkeypatch):
         open_source(address)
 
 
-def test_a_playlist_opens_nothing(server, short_videos):
+def test_a_list_of_files_opens_nothing(server, short_videos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "secret.mp4").write_bytes(short_videos[0])
     server.files["secret.mp4"] = short_videos[0]
     playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:9,\n{server.url('secret.mp4')}\n#EXT-X-ENDLIST\n"
-    server.files["list.mp4"] = playlist.encode()
-    (read,) = stream(open_source(server.url("list.mp4")), SMALL, SAMPLING, num_workers=0)
-    assert read.failure and not any("secret" in target for _, target, _ in server.requests)
+    for text in ("ffconcat version 1.0\nfile secret.mp4\n", playlist):
+        server.files["list.mp4"] = text.encode()
+        (read,) = stream(open_source(server.url("list.mp4")), SMALL, SAMPLING, num_workers=0)
+        assert read.failure and "list.mp4 is not a video that FFmpeg reads" in read.failure
+    assert not any("secret" in target for _, target, _ in server.requests)
 
 
 def test_empty_objects_and_other_files_are_reported(server):
