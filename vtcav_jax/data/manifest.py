@@ -23,7 +23,7 @@ def open_manifest(path: Path, spec: str) -> FileSource:
     Rows of one file come from one source video; `source` names the video of files that were cut from it.
     """
     source = _source_of_rows(path.name, spec, path.read_bytes(), lambda place: _locate(path, place))
-    if not any(item.path.exists() for item in source.items if item.path) and not _any_object(source.items):
+    if not any(item.path.exists() for item in source.items if item.path) and not _any_reachable(source.items):
         n, example = len(source.items), _place(source.items[0])
         raise ValueError(
             f"none of the {n} videos in {path.name} exists, such as {example}; paths are relative to the manifest's"
@@ -40,7 +40,7 @@ def open_remote_manifest(address: str, spec: str) -> FileSource:
     )
     if any(item.boxes for item in source.items):
         raise ValueError(f"{name} names files of boxes, which only a local manifest can; remove its column boxes")
-    if not _any_object(source.items):
+    if not _any_reachable(source.items):
         raise ValueError(
             f"none of the first {MAX_TRIED_OBJECTS} of {len(source.items)} videos in {name} can be reached, such as"
             f" {_place(source.items[0])}; paths are relative to the manifest's folder"
@@ -56,7 +56,7 @@ def _place(item: SourceItem) -> str:
     return str(item.stored_video or item.path)
 
 
-def _any_object(items: Iterable[SourceItem]) -> bool:
+def _any_reachable(items: Iterable[SourceItem]) -> bool:
     """Return whether one of the first objects can be reached."""
     videos = [item.stored_video for item in items if item.stored_video][:MAX_TRIED_OBJECTS]
     for video in videos:
