@@ -1,5 +1,6 @@
 """Tables of speed and of agreement with other implementations, from the rows in benchmarks/results."""
 
+import math
 from collections.abc import Sequence
 from statistics import median
 from typing import Any
@@ -238,6 +239,19 @@ def memory_table(rows: list[dict]) -> str:
         ]
         for row in rows
     ]
+    return markdown(head, body)
+
+
+def scaling_table(rows: list[dict]) -> str:
+    """Return the points of each curve, with the power of the size that the time grew with since the point before."""
+    head = ("curve", "size", "time", "time / size", "growth")
+    body = []
+    for before, row in zip([None, *rows], rows):
+        growth = ""
+        if before is not None and before["curve"] == row["curve"]:
+            growth = f"{math.log(row['seconds'] / before['seconds']) / math.log(row['size'] / before['size']):.2f}"
+        each = format_seconds(row["seconds"] / row["size"])
+        body.append([row["title"], f"{row['size']:,}", format_seconds(row["seconds"]), each, growth])
     return markdown(head, body)
 
 

@@ -50,6 +50,7 @@ TABLE_WRITERS: dict[str, Callable[[list[dict]], str]] = {
     "preflight": tables.preflight_table,
     "faults": tables.faults_table,
     "memory": tables.memory_table,
+    "scaling": tables.scaling_table,
     "motion_selectivity": evaluation_tables.motion_selectivity_table,
     "seed_variation": evaluation_tables.seed_variation_table,
     "statistics": statistics_table.statistics_table,

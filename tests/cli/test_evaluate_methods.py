@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.cli_runner import command_context
 from vtcav_jax import models, worlds
+from vtcav_jax.evaluation import network_parts
 from vtcav_jax.evaluation.world_benchmark import result_store
 from vtcav_jax.evaluation.world_benchmark.eval_set import EvalSet, questions_by_world
 from vtcav_jax.evaluation.world_benchmark.score_rows import MethodResult
@@ -41,23 +42,19 @@ def test_results_are_stored_and_a_damaged_file_is_measured_again(tmp_path, capsy
 
 
 def test_the_cache_key_changes_with_questions_and_code(monkeypatch):
-    from vtcav_jax.cli.commands import evaluate_methods as task
-
-    package = Path(task.__file__).parents[2]
-    assert all(list(package.glob(pattern)) for pattern in task.EVALUATION_CODE)
-    before = task.cache_version(("W2",))
-    assert task.cache_version(("W2",)) == before != task.cache_version(("W2", "W3"))
-    monkeypatch.setattr(task, "source_hash", lambda *patterns: "another")
-    assert task.cache_version(("W2",)) != before
+    package = Path(network_parts.__file__).parents[1]
+    assert all(list(package.glob(pattern)) for pattern in network_parts.EVALUATION_CODE)
+    before = network_parts.cache_version(("W2",))
+    assert network_parts.cache_version(("W2",)) == before != network_parts.cache_version(("W2", "W3"))
+    monkeypatch.setattr(network_parts, "source_hash", lambda *patterns: "another")
+    assert network_parts.cache_version(("W2",)) != before
 
 
 def test_failed_gates_are_an_error_and_make_no_method_inapplicable(tmp_path, monkeypatch):
-    from vtcav_jax.cli.commands import evaluate_methods as task
-
     def failed(*arguments):
         raise ValueError("failed gates")
 
-    monkeypatch.setattr(task, "build_eval_set", failed)
+    monkeypatch.setattr(network_parts, "build_eval_set", failed)
     with pytest.raises(ValueError, match="failed gates"):
         evaluate(tmp_path / "run", networks=("worlds_cnn",), methods=("gradcam",), questions=("W2",))
     assert not list((tmp_path / "run").glob("parts/*.npz"))
@@ -93,10 +90,8 @@ def test_questions_are_measured_on_the_networks_with_their_heads(tmp_path, monke
 @pytest.mark.slow
 def test_an_interrupted_run_continues_with_the_same_result(tmp_path, monkeypatch):
     """No finished measurement is repeated."""
-    from vtcav_jax.cli.commands import evaluate_methods as task
-
     options, groups = dict[str, Any](questions=("W7",), max_clips=12), []
-    real = task.measure_entries
+    real = network_parts.measure_entries
 
     def counted(eval_set, entries):
         if len(groups) == stop:
@@ -106,8 +101,8 @@ def test_an_interrupted_run_continues_with_the_same_result(tmp_path, monkeypatch
 
     clips = worlds.make_clips("shortcut", 12, 77)
     eval_set = EvalSet(models.load("worlds_shortcut_cnn"), "shortcut", ("W7",), clips, Passed(), 77)
-    monkeypatch.setattr(task, "build_eval_set", lambda *arguments: eval_set)  # without repeating the gates
-    monkeypatch.setattr(task, "measure_entries", counted)
+    monkeypatch.setattr(network_parts, "build_eval_set", lambda *arguments: eval_set)  # without repeating the gates
+    monkeypatch.setattr(network_parts, "measure_entries", counted)
     stop, methods = 1, ("gradcam", "saliency", "gradcam_framewise")
     with pytest.raises(KeyboardInterrupt):
         evaluate(tmp_path / "run", networks=("worlds_shortcut_cnn",), methods=methods, **options)

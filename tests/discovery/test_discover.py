@@ -44,6 +44,13 @@ def network():
     return models.load("worlds_swin")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def four_parts_per_pass():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(passes_module, "BLOCK_VIDEOS", 16)
+        yield
+
+
 @pytest.fixture(scope="module")
 def folder(network, tmp_path_factory):
     out = tmp_path_factory.mktemp("discovered") / "concepts"
@@ -90,13 +97,12 @@ def test_concepts_go_with_the_factors_of_the_clips(folder):
 
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_files(network, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(passes_module, "SAVE_EVERY", 16)
     saves = []
     original = passes_module.VideoPasses._save
 
-    def save_and_die(self, path, position, state):
-        original(self, path, position, state)
-        saves.append(position)
+    def save_and_die(self, path, part, fitted_to):
+        original(self, path, part, fitted_to)
+        saves.append(path.stem)
         if len(saves) in (2, 6):  # in the middle of each pass
             raise KeyboardInterrupt
 
@@ -105,7 +111,7 @@ def test_a_killed_run_ends_with_the_same_files(network, folder, tmp_path, monkey
         with pytest.raises(KeyboardInterrupt):
             discover(network, WORLD, ["layers.1"], tmp_path / "concepts", config=SMALL)
     discover(network, WORLD, ["layers.1"], tmp_path / "concepts", config=SMALL)
-    assert saves == [16, 32, 48, 60, 16, 32, 48, 60]
+    assert saves == [f"{kind}_{n:06d}" for kind in ("tokens", "scores") for n in range(4)]
     for name in ("concepts.csv", DISCOVERED_CSV, HEAD_IMPORTANCE_CSV, "review.html"):
         assert (tmp_path / "concepts" / name).read_bytes() == (folder / name).read_bytes(), name
     for name in (DIRECTIONS_NPZ, CLIP_SCORES_NPZ):
@@ -191,10 +197,10 @@ def test_states_of_changed_videos_and_damaged_states_are_computed_again(tmp_path
     changed, note = sample()
     assert "of videos whose files have changed since (" in note and paths[4].name in note
     assert not np.array_equal(first, changed)
-    state = tmp_path / "state/tokens.npz"
+    state = tmp_path / "state/tokens_000000.npz"
     data = bytearray(state.read_bytes())
     data[len(data) // 2] ^= 1
     for damaged in (data, data[:99], b"", b"PK"):
         state.write_bytes(damaged)
         after, note = sample()
-        assert "state/tokens.npz, is damaged; computed again" in note and np.array_equal(after, changed)
+        assert "state/tokens_000000.npz, is damaged; computed again" in note and np.array_equal(after, changed)

@@ -50,7 +50,7 @@ def importance_in(network, seed, folder):
     config = DiscoveryConfig(num_concepts=16, max_tokens=4000, seed=seed)
     passes = VideoPasses(source, GridReader(network, stages, False, Runtime.local()), config, DEFAULT_SAMPLING, folder)
     fit_half, clip_half = discovery_run.split_videos(source, seed)
-    fitted = discovery_run._fit_stages(passes, fit_half)
+    fitted, _ = discovery_run._fit_stages(passes, fit_half)
     dictionaries = {stage: concepts.dictionary for stage, concepts in fitted.items()}
     means = {stage: concepts.mean for stage, concepts in fitted.items()}
     return measure_importance(passes, clip_half, dictionaries, means).values()

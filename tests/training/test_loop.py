@@ -5,7 +5,8 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 
@@ -17,13 +18,14 @@ from flax import nnx
 
 from vtcav_jax.cli.commands.train import report_accuracy
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.data import Clip, SourceItem, VideoError
+from vtcav_jax.data import Clip, SamplingConfig, SourceItem, VideoError, open_source, stream
 from vtcav_jax.models import Network
 from vtcav_jax.models import parameters as weights
 from vtcav_jax.report.figures.training import draw_training_curves
 from vtcav_jax.stats.intervals import wilson_ci
 from vtcav_jax.tap import identity_tap
 from vtcav_jax.training import loop
+from vtcav_jax.training.clip_memory import stream_epochs
 from vtcav_jax.training.evaluate import measure_accuracy
 from vtcav_jax.training.loop import DivergedError, TrainConfig, train_network
 
@@ -298,3 +300,45 @@ def test_a_killed_command_ends_like_an_uninterrupted_one(tmp_path):
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
     other = subprocess.run([*commands[1], "--seed=1"], capture_output=True, text=True, timeout=300)
     assert other.returncode == 1 and "holds a different run (seed was 0, is 1)" in other.stderr
+
+
+def test_clips_are_decoded_once_as_far_as_they_fit_into_memory():
+    source, spec = open_source("worlds:small:10:1"), ClipSpec(frames=8, size=32)
+    positions = list(islice(loop.epoch_order(10, 0, 4), 36))  # from the middle of an epoch
+    expected = [read.clip.video for read in stream(source, spec, positions=positions, num_workers=0) if read.clip]
+    for capacity, n_reads in (
+        (99, 10),
+        (4, 4 + sum(i not in {i for _, i in positions[:4]} for _, i in positions)),
+        (0, 36),
+    ):
+        counted = CountedSource.of(source)
+        reads = stream_epochs(
+            counted, spec, SamplingConfig(), positions, num_workers=0, max_bytes=capacity * 8 * 32 * 32 * 3
+        )
+        videos = [read.clip.video for read in reads if read.clip]
+        np.testing.assert_array_equal(videos, expected)
+        assert len(counted.items_read) == n_reads
+    moving = CountedSource.of(source)
+    jittered = SamplingConfig(random_start=1)
+    assert len(list(stream_epochs(moving, spec, jittered, positions, num_workers=0, max_bytes=10**9))) == 36
+    assert len(moving.items_read) == 36
+
+
+@dataclass
+class CountedSource:
+    """A source that lists the items that were read."""
+
+    spec: str
+    heads: dict[str, tuple[str, ...]]
+    items: Sequence[SourceItem]
+    identity: str
+    read_item: Callable[[int, ClipSpec, SamplingConfig], Clip]
+    items_read: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, source):
+        return cls(source.spec, source.heads, source.items, source.identity, source.read)
+
+    def read(self, i, clip_spec, sampling):
+        self.items_read.append(i)
+        return self.read_item(i, clip_spec, sampling)

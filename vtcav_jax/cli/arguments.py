@@ -30,7 +30,7 @@ TARGET_FORMS = (
     " 'A vs B', 'A or B', STAGE#CHANNEL"
 )
 TARGETS_HELP = f"{TARGET_FORMS} [default: every head]"
-PER_PROCESS_FLAGS = ("process_id",)  # not recorded, because they differ between the processes of one run
+PROCESS_FLAGS = ("coordinator", "num_processes", "process_id")  # not recorded: results do not depend on them
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,17 @@ def run_folder(name: str) -> Path:
 @dataclass(frozen=True, kw_only=True)
 class RunArguments:
     run: Path = required("NAME", "run folder; a name without a slash is a folder in runs/", convert=run_folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessArguments:
+    """Flags of tasks whose work several processes share; each of them runs the same command."""
+
+    coordinator: str | None = setting(
+        None, "several processes: HOST:PORT of the first one, or auto on a cluster that sets it"
+    )
+    num_processes: int | None = setting(None, "with --coordinator: how many processes take part", minimum=1)
+    process_id: int | None = setting(None, "with --coordinator: index of this process, from 0", minimum=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +229,7 @@ def serialize_flags(values: flags.FlagValues, names: Iterator[str]) -> list[str]
 
 def flagfile_text(values: flags.FlagValues) -> str:
     """Return all flags of a command with their resolved values as the text of a flagfile."""
-    names = (name for name in values if name not in (*COMMON_FLAGS, *PER_PROCESS_FLAGS))
+    names = (name for name in values if name not in (*COMMON_FLAGS, *PROCESS_FLAGS))
     return "".join(f"{line}\n" for line in serialize_flags(values, names))
 
 

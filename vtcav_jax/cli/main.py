@@ -15,14 +15,14 @@ from pathlib import Path
 from absl import flags
 
 import vtcav_jax
-from vtcav_jax import console
+from vtcav_jax import console, distributed
 from vtcav_jax.atomic import explain_disk_full
 from vtcav_jax.cli import arguments, help_text
 from vtcav_jax.cli.compile_cache import use_compile_cache
 from vtcav_jax.cli.tasks import TASKS, CommandContext
 from vtcav_jax.names import escape_control_chars, unknown_name_message
 from vtcav_jax.runs.lock import exclusive_folders
-from vtcav_jax.settings import SettingError
+from vtcav_jax.settings import SettingError, concerning
 
 REFUSED, INTERNAL_ERROR, INTERRUPTED, READER_CLOSED = 1, 70, 130, 141
 HELP_FLAGS = {"--help", "-h", "-help", "--helpfull"}
@@ -116,8 +116,15 @@ def run_task(task: str, values: flags.FlagValues) -> int:
     """Run the command of a task while holding the locks of the folders that it writes; return its exit code."""
     spec = TASKS[task]
     args = arguments.parse_arguments(spec.argument_class, values, task)
+    if isinstance(args, arguments.ProcessArguments):
+        with concerning("coordinator"):
+            distributed.connect(args.coordinator, args.num_processes, args.process_id)
+        if not distributed.is_main_process():
+            console.verbosity.set("quiet")
     with exclusive_folders(), explain_disk_full(_output_folder(args)):
-        return spec.command(args, CommandContext(values)) or 0
+        code = spec.command(args, CommandContext(values)) or 0
+        distributed.wait_for_all()
+        return code
 
 
 def _output_folder(args: object) -> Path:
@@ -167,4 +174,9 @@ def missing_device_error() -> str:
 
 def start() -> None:
     """Run the command in `sys.argv` and exit; the entry point of `vtcav`."""
-    sys.exit(main())
+    code = main()
+    if code and distributed.process_count() > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # an ordinary exit waits minutes for processes that may have ended
+    sys.exit(code)

@@ -6,7 +6,7 @@ from vtcav_jax.concepts.concept_table import ConceptClip
 from vtcav_jax.concepts.config import Concept, MiningConfig, parse_concept, parse_concepts
 from vtcav_jax.concepts.crops import CLIP_TYPES, CONTROLS
 from vtcav_jax.concepts.labelled_clips import mine_labelled_clips
-from vtcav_jax.concepts.mining import MiningReport, mine
+from vtcav_jax.concepts.mining import MiningReport, mine, share_scans
 from vtcav_jax.concepts.near_duplicates import near_duplicate_groups
 from vtcav_jax.concepts.review.page import review_sets
 from vtcav_jax.concepts.source_videos import clips_of_target_recordings, source_video_ids
@@ -32,6 +32,7 @@ __all__ = [
     "read_boxes",
     "read_concepts",
     "review_sets",
+    "share_scans",
     "source_video_ids",
     "write_boxes",
 ]

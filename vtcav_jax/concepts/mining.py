@@ -7,12 +7,13 @@ continues where it stopped and ends with the same files as an uninterrupted run.
 import json
 import re
 import time
-from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vtcav_jax import distributed
 from vtcav_jax.atomic import explain_disk_full, is_temporary, write_text
 from vtcav_jax.concepts import crops, inputs
 from vtcav_jax.concepts.boxes import write_boxes
@@ -31,11 +32,20 @@ from vtcav_jax.concepts.cut_clips import write_concept_clips
 from vtcav_jax.concepts.inputs import VideoInput, WorldVideos
 from vtcav_jax.concepts.negatives import build_random_sets, is_concept_in
 from vtcav_jax.concepts.review.page import write_review
-from vtcav_jax.concepts.video_scan import BoxTable, Detector, ScanPlan, VideoScan, plan_scan, scan_video
+from vtcav_jax.concepts.video_scan import (
+    SCANS_FOLDER,
+    BoxTable,
+    Detector,
+    ScanPlan,
+    VideoScan,
+    notes_on_empty_videos,
+    scan_videos,
+    try_plan,
+    unique_scans,
+)
 from vtcav_jax.console import info, progress
-from vtcav_jax.data.decode import VideoError
 from vtcav_jax.data.overlap import shared_note
-from vtcav_jax.data.source import FileSource, Source, SourceItem
+from vtcav_jax.data.source import FileSource, Source
 from vtcav_jax.data.world_source import WorldSource
 from vtcav_jax.json_file import load_json
 from vtcav_jax.names import escape_control_chars
@@ -43,7 +53,7 @@ from vtcav_jax.runs.code_version import code_hash, package_versions
 from vtcav_jax.runs.lock import is_lock, lock_folder
 from vtcav_jax.runs.tables import write_table
 
-SCANS_FOLDER, VIDEOS_FOLDER = "surveys", "videos"
+VIDEOS_FOLDER = "videos"
 # Source files that determine the pixels of a clip
 CLIP_CODE = (
     *("concepts/crops.py", "concepts/cut_clips.py", "concepts/labelled_clips.py"),
@@ -85,6 +95,11 @@ class MiningReport:
         return escape_control_chars("\n".join(lines))
 
 
+def empty_report(folder: Path) -> MiningReport:
+    """Return the report of a process that leaves the clips to the first one."""
+    return MiningReport(folder, {}, {}, {}, (), 0, 0, 0.0)
+
+
 def mine(
     videos: VideoInput,
     config: MiningConfig,
@@ -107,32 +122,26 @@ def mine(
     ```
     """
     out = Path(out)
-    sources = [inputs.as_source(video_input) for video_input in (videos, negative_videos) if video_input is not None]
     target_source = inputs.as_source(targets)
-    world_videos = [WorldVideos(source, out / VIDEOS_FOLDER) for source in sources if isinstance(source, WorldSource)]
-    items, negative_items = ([*(inputs.items_with_labels(source, out / VIDEOS_FOLDER) for source in sources), []])[:2]
-    all_items = [*items, *negative_items]
-    box_source = detector or inputs.make_detector(config, all_items, world_videos)
-    inputs.check_labels(config, box_source, all_items)
+    mined = _resolve_videos(videos, config, out, detector, negative_videos)
+    items, all_items, box_source, world_videos = mined.items, mined.all_items, mined.box_source, mined.worlds
     inputs.forbid_same_world(world_videos, target_source)
     with explain_disk_full(out):
-        open_mining_folder(out, config, box_source.name, box_source.identity)
-        for world in world_videos:
-            world.write()
+        mined.open_folder(config, out)
         failures: dict[str, str] = {}
         jobs = progress(([item] for item, _ in all_items), len(all_items), "videos")
-        plans = [_try_plan(item, box_source, out, failures) for (item,) in jobs]
+        plans = [try_plan(item, box_source, out, failures) for (item,) in jobs]
         plans, target_notes = _leave_out_targets(plans, target_source)
         start_time = time.monotonic()
-        scans = _scan_videos(plans, [answers for _, answers in all_items], box_source, failures)
+        scans = scan_videos(plans, [answers for _, answers in all_items], box_source, failures)
         seconds = time.monotonic() - start_time
         notes = [
             *target_notes,
             *inputs.unmatched_files(box_source, all_items),
-            *_notes_on_empty_videos(scans[: len(items)], config),
+            *notes_on_empty_videos(scans[: len(items)], config),
         ]
-        positive_scans = _unique_scans(scans[: len(items)], notes)
-        negative_scans = positive_scans if negative_videos is None else _unique_scans(scans[len(items) :], notes)
+        positive_scans = unique_scans(scans[: len(items)], notes)
+        negative_scans = positive_scans if negative_videos is None else unique_scans(scans[len(items) :], notes)
         if not positive_scans:
             name, reason = next(iter(failures.items()))
             raise ValueError(f"none of the {len(items)} videos can be read; first, {name}: {reason}")
@@ -160,6 +169,60 @@ def mine(
     )
     frames = sum(len(planned.frames) for planned in plans if planned)
     return MiningReport(out, filter_counts, dict(clip_counts), failures, tuple(notes), len(plans), frames, seconds)
+
+
+@dataclass(frozen=True)
+class _MinedVideos:
+    """Videos of concepts, then those of random sets only, with their labels, and the source of their boxes."""
+
+    items: list[inputs.LabelledItem]
+    negative_items: list[inputs.LabelledItem]
+    box_source: Detector | BoxTable
+    worlds: Sequence[WorldVideos]
+
+    @property
+    def all_items(self) -> list[inputs.LabelledItem]:
+        return [*self.items, *self.negative_items]
+
+    def open_folder(self, config: MiningConfig, out: Path) -> None:
+        """Open the output folder, and write the videos of synthetic worlds."""
+        open_mining_folder(out, config, self.box_source.name, self.box_source.identity)
+        for world in self.worlds:
+            world.write()
+
+
+def _resolve_videos(
+    videos: VideoInput,
+    config: MiningConfig,
+    out: Path,
+    detector: Detector | BoxTable | None,
+    negative_videos: VideoInput | None,
+) -> _MinedVideos:
+    sources = [inputs.as_source(video_input) for video_input in (videos, negative_videos) if video_input is not None]
+    worlds = [WorldVideos(source, out / VIDEOS_FOLDER) for source in sources if isinstance(source, WorldSource)]
+    items, negative_items = ([*(inputs.items_with_labels(source, out / VIDEOS_FOLDER) for source in sources), []])[:2]
+    box_source = detector or inputs.make_detector(config, [*items, *negative_items], worlds)
+    inputs.check_labels(config, box_source, [*items, *negative_items])
+    return _MinedVideos(items, negative_items, box_source, worlds)
+
+
+def share_scans(
+    videos: VideoInput,
+    config: MiningConfig,
+    out: str | Path,
+    *,
+    detector: Detector | BoxTable | None = None,
+    negative_videos: VideoInput | None = None,
+) -> None:
+    """Scan this process's share of the videos; all processes call this before the first one calls `mine`."""
+    out = Path(out)
+    mined = _resolve_videos(videos, config, out, detector, negative_videos)
+    distributed.main_process_first(lambda: mined.open_folder(config, out))
+    distributed.require_shared_folder(out)
+    share, failures = distributed.local_share(mined.all_items), {}  # `mine` meets the failures again and reports them
+    plans = [try_plan(item, mined.box_source, out, failures) for item, _ in share]
+    scan_videos(plans, [answers for _, answers in share], mined.box_source, failures)
+    distributed.wait_for_all()
 
 
 def open_mining_folder(out: Path, config: MiningConfig, box_source_name: str, identity: str) -> None:
@@ -205,16 +268,6 @@ def _has_content(folder: Path) -> bool:
     return any(not is_lock(path) and not is_temporary(path) for path in folder.iterdir())
 
 
-def _try_plan(
-    item: SourceItem, box_source: Detector | BoxTable, out: Path, failures: dict[str, str]
-) -> ScanPlan | None:
-    try:
-        return plan_scan(item, box_source, out / SCANS_FOLDER)
-    except VideoError as error:
-        failures[item.name] = str(error)
-        return None
-
-
 def _leave_out_targets(plans: Sequence[ScanPlan | None], targets: Source) -> tuple[list[ScanPlan | None], list[str]]:
     """Replace the plans of videos that are targets, or show the recording of one, by None; return a note on them."""
     if not targets.items or not (planned := [p for p in plans if p]):
@@ -225,45 +278,6 @@ def _leave_out_targets(plans: Sequence[ScanPlan | None], targets: Source) -> tup
     names = {id(planned[i]) for i in shared}
     notes = [shared_note(videos, shared, "targets")] if shared else []
     return [None if id(p) in names else p for p in plans], notes
-
-
-def _scan_videos(
-    plans: Sequence[ScanPlan | None],
-    answers: Sequence[dict[str, str]],
-    box_source: Detector | BoxTable,
-    failures: dict[str, str],
-) -> list[VideoScan | None]:
-    """Return the scan of each video, None if it cannot be read."""
-    unfinished = True
-    total = sum(len(planned.frames) for planned in plans if planned)
-    bar = progress(iter(lambda: unfinished, False), total, "frames", size=int)
-    scans: list[VideoScan | None] = []
-    for planned, item_answers in zip(plans, answers):
-        try:
-            scans.append(scan_video(planned, item_answers, box_source, lambda: next(bar)) if planned else None)
-        except VideoError as error:
-            failures[planned.item.name if planned else ""] = str(error)
-            scans.append(None)
-    unfinished = False
-    deque(bar, maxlen=0)
-    return scans
-
-
-def _notes_on_empty_videos(scans: Sequence[VideoScan | None], config: MiningConfig) -> list[str]:
-    labels = {c.label for c in config.concepts}
-    names = [s.name for s in scans if s and labels.isdisjoint(box.label for box in s.boxes)]
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return [f"no box of any concept in {', '.join(names[:3])}{more}"] if names else []
-
-
-def _unique_scans(scans: Iterable[VideoScan | None], notes: list[str]) -> list[VideoScan]:
-    """Return the scan of each distinct video, ordered by content hash."""
-    by_key: dict[tuple[str, int, int], VideoScan] = {}
-    for s in sorted(filter(None, scans), key=lambda s: (s.key, s.name)):
-        if s.key in by_key:
-            notes.append(f"{s.name} is the same video as {by_key[s.key].name} and is used once")
-        by_key.setdefault(s.key, s)
-    return list(by_key.values())
 
 
 def _tally_keys(config: MiningConfig) -> list[tuple[str, str]]:

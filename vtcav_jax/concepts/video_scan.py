@@ -6,6 +6,7 @@ again with other thresholds does not decode the videos for detection again.
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,13 +17,15 @@ from jaxtyping import UInt8
 
 from vtcav_jax.atomic import write_text
 from vtcav_jax.concepts.boxes import Box
+from vtcav_jax.concepts.config import MiningConfig
 from vtcav_jax.concepts.tracks import colour_histogram, find_cuts
-from vtcav_jax.console import info
+from vtcav_jax.console import info, progress
 from vtcav_jax.data.decode import MissingFramesError, VideoError, VideoIndex, decode_frames, probe
 from vtcav_jax.data.source import SourceItem
 from vtcav_jax.json_file import load_json
 from vtcav_jax.runs.code_version import code_hash
 
+SCANS_FOLDER = "surveys"
 # Source files that determine a scan; scans by other code are repeated
 SCAN_CODE = (
     *("concepts/video_scan.py", "concepts/detect.py", "concepts/boxes.py", "concepts/tracks.py"),
@@ -217,3 +220,52 @@ def decode_in_order(index: VideoIndex, frame_numbers: Iterable[int]) -> Iterator
         while position < len(ordered_numbers) and ordered_numbers[position] in early:
             yield ordered_numbers[position], early.pop(ordered_numbers[position])
             position += 1
+
+
+def try_plan(item: SourceItem, box_source: Detector | BoxTable, out: Path, failures: dict[str, str]) -> ScanPlan | None:
+    """Return the plan of a video; None, and the reason in `failures`, if it cannot be read."""
+    try:
+        return plan_scan(item, box_source, out / SCANS_FOLDER)
+    except VideoError as error:
+        failures[item.name] = str(error)
+        return None
+
+
+def scan_videos(
+    plans: Sequence[ScanPlan | None],
+    answers: Sequence[dict[str, str]],
+    box_source: Detector | BoxTable,
+    failures: dict[str, str],
+) -> list[VideoScan | None]:
+    """Return the scan of each video, None if it cannot be read."""
+    unfinished = True
+    total = sum(len(planned.frames) for planned in plans if planned)
+    bar = progress(iter(lambda: unfinished, False), total, "frames", size=int)
+    scans: list[VideoScan | None] = []
+    for planned, item_answers in zip(plans, answers):
+        try:
+            scans.append(scan_video(planned, item_answers, box_source, lambda: next(bar)) if planned else None)
+        except VideoError as error:
+            failures[planned.item.name if planned else ""] = str(error)
+            scans.append(None)
+    unfinished = False
+    deque(bar, maxlen=0)
+    return scans
+
+
+def notes_on_empty_videos(scans: Sequence[VideoScan | None], config: MiningConfig) -> list[str]:
+    """Return a note on the videos without a box of any concept."""
+    labels = {c.label for c in config.concepts}
+    names = [s.name for s in scans if s and labels.isdisjoint(box.label for box in s.boxes)]
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return [f"no box of any concept in {', '.join(names[:3])}{more}"] if names else []
+
+
+def unique_scans(scans: Iterable[VideoScan | None], notes: list[str]) -> list[VideoScan]:
+    """Return the scan of each distinct video, ordered by content hash."""
+    by_key: dict[tuple[str, int, int], VideoScan] = {}
+    for s in sorted(filter(None, scans), key=lambda s: (s.key, s.name)):
+        if s.key in by_key:
+            notes.append(f"{s.name} is the same video as {by_key[s.key].name} and is used once")
+        by_key.setdefault(s.key, s)
+    return list(by_key.values())

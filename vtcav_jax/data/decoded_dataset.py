@@ -7,19 +7,20 @@ It stores the network's input frames, cropped and as uint8. A prepared dataset t
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vtcav_jax import distributed
 from vtcav_jax.atomic import explain_disk_full, write_text
 from vtcav_jax.checksums import json_sha256
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.console import info, progress
 from vtcav_jax.data.clip import Clip, SamplingConfig, finish_clip
-from vtcav_jax.data.loader import ReadResult, stream
+from vtcav_jax.data.loader import ReadResult, stream_from_processes
 from vtcav_jax.data.source import Source, SourceItem, is_unchanged
 from vtcav_jax.data.tfds import ExampleRecords, open_records
 from vtcav_jax.json_file import load_json
@@ -98,17 +99,31 @@ def prepare_dataset(
             raise ValueError(
                 f"expected a {parameter} of lower-case letters, digits and _, such as clips; got {value!r}"
             )
-    lock_folder(out_dir)
     folder = Path(out_dir) / name / DATASET_VERSION
-    if folder.exists():
-        raise ValueError(f"{folder} already contains a dataset; remove it, or choose another name")
     job = _PrepareJob(source, clip_spec, replace(sampling, normalise=False), folder, split, num_workers)
+    distributed.main_process_first(lambda: _claim_dataset(job, Path(out_dir)))
+    distributed.require_shared_folder(Path(out_dir))
     try:
         with explain_disk_full(folder):
-            return _run_job(job)
+            if distributed.is_main_process():
+                failures = _run_job(job)
+            else:
+                failures = list(job.reads_in_order(distributed.broadcast_from_main(0)))  # decodes its share; empty
+            distributed.wait_for_all()
+            return failures
     finally:
-        if not (job.part_folder / PREPARE_PROGRESS_FILE).exists():
+        if distributed.is_main_process():
+            shutil.rmtree(job.clip_folder, ignore_errors=True)
+        if distributed.is_main_process() and not (job.part_folder / PREPARE_PROGRESS_FILE).exists():
             shutil.rmtree(job.part_folder, ignore_errors=True)
+
+
+def _claim_dataset(job: "_PrepareJob", out_dir: Path) -> None:
+    lock_folder(out_dir)
+    if job.folder.exists():
+        raise ValueError(f"{job.folder} already contains a dataset; remove it, or choose another name")
+    if distributed.process_count() > 1:
+        job.clip_folder.mkdir(parents=True, exist_ok=True)
 
 
 @dataclass(frozen=True)
@@ -126,6 +141,18 @@ class _PrepareJob:
     def part_folder(self) -> Path:
         """Folder of the unfinished dataset."""
         return self.folder.with_name(f".{DATASET_VERSION}.part")
+
+    @property
+    def clip_folder(self) -> Path:
+        """Folder of the clips that several processes have decoded, until they are in the dataset."""
+        return self.folder.with_name(f".{DATASET_VERSION}.clips.part")
+
+    def reads_in_order(self, first: int) -> Iterator[ReadResult]:
+        """Yield the clips from item `first` on in the first process, of which all processes decode a share."""
+        positions = range(first, len(self.source.items))
+        return stream_from_processes(
+            self.source, self.clip_spec, self.sampling, positions, self.clip_folder, self.num_workers
+        )
 
     @property
     def request(self) -> str:
@@ -236,13 +263,7 @@ def _write_shards(job: _PrepareJob, progress_before: PrepareProgress) -> tuple[l
         list(progress_before.contents),
         [ReadResult(i, source.items[i], None, reason) for i, reason in progress_before.failed_items],
     )
-    reads = stream(
-        source,
-        clip_spec,
-        sampling,
-        positions=range(progress_before.n_reads, len(source.items)),
-        num_workers=job.num_workers,
-    )
+    reads = job.reads_in_order(distributed.broadcast_from_main(progress_before.n_reads))
     progress_note = f"{progress_before.n_reads} done before" if progress_before.n_reads else ""
     for read in progress(
         reads, len(source.items) - progress_before.n_reads, "clips", size=lambda _: 1, note=lambda: progress_note

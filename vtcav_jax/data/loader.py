@@ -7,10 +7,15 @@ that crashes its process loses only the file it was reading, which is reported.
 import pickle
 import queue
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
+import numpy as np
+
+from vtcav_jax import distributed
+from vtcav_jax.atomic import replacing
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.clip import DEFAULT_SAMPLING, Clip, SamplingConfig
 from vtcav_jax.data.decode import VideoError
@@ -90,6 +95,50 @@ def stream(
         if num_workers
         else map(reader, reading_order)
     )
+
+
+def stream_from_processes(
+    source: Source,
+    clip_spec: ClipSpec,
+    sampling: SamplingConfig,
+    positions: Sequence[int],
+    folder: Path,
+    num_workers: int,
+) -> Iterator[ReadResult]:
+    """Yield the clips at `positions` in order in the first process; the others decode a share and yield nothing.
+
+    Clips pass through files in `folder`, which are deleted as they are read. With one process this is `stream`.
+    """
+
+    def read_share(share: Sequence[int]) -> Iterator[ReadResult]:
+        return stream(source, clip_spec, sampling, positions=share, num_workers=num_workers)
+
+    if distributed.process_count() == 1:
+        yield from read_share(positions)
+        return
+
+    def store_share(share: Sequence[int]) -> Iterator[tuple[int, str]]:
+        for read in read_share(share):
+            if read.clip is not None:
+                with replacing(_clip_file(folder, read.index)) as temporary, temporary.open("wb") as file:
+                    np.savez(file, allow_pickle=False, **asdict(read.clip))
+            yield read.index, read.failure or ""
+
+    for i, failure in distributed.ordered_results(positions, store_share):
+        clip = None if failure else _take_clip(_clip_file(folder, i))
+        yield ReadResult(i, source.items[i], clip, failure or None)
+
+
+def _clip_file(folder: Path, i: int) -> Path:
+    return folder / f"{i:08d}.npz"
+
+
+def _take_clip(path: Path) -> Clip:
+    """Return the clip of a file and delete the file."""
+    with np.load(path, allow_pickle=False) as stored:
+        fields = {name: stored[name] if stored[name].ndim else stored[name].item() for name in stored.files}
+    path.unlink()
+    return Clip(**fields)
 
 
 def _read_in_workers(

@@ -208,7 +208,7 @@ def _fit_kmeans(x: Array, after: Array, k: int, key: Array) -> Dictionary:
 
 def _nearest_codes(x: Array, directions: Array) -> Array:
     projections = x @ directions.T
-    nearest = projections == projections.max(-1, keepdims=True)
+    nearest = jax.nn.one_hot(projections.argmax(-1), len(directions), dtype=bool)  # one, also where two are equal
     return jnp.where(nearest, jnp.maximum(projections, 0), 0)
 
 

@@ -13,26 +13,31 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jaxtyping import Float
 
+from vtcav_jax import distributed
 from vtcav_jax.atomic import explain_disk_full, replacing
 from vtcav_jax.checksums import json_sha256
 from vtcav_jax.concepts import inputs
 from vtcav_jax.concepts.inputs import VideoInput, WorldVideos
-from vtcav_jax.concepts.mining import VIDEOS_FOLDER, MiningReport, claim_folder
+from vtcav_jax.concepts.mining import VIDEOS_FOLDER, MiningReport, claim_folder, empty_report
 from vtcav_jax.concepts.video_scan import BoxTable
 from vtcav_jax.console import progress
 from vtcav_jax.data.clip import DEFAULT_SAMPLING, SamplingConfig
 from vtcav_jax.data.source import FileSource, Source
 from vtcav_jax.data.world_source import WorldSource
 from vtcav_jax.discovery.activation_grids import GridReader, on_devices
+from vtcav_jax.discovery.clip_scores import ClipScores
 from vtcav_jax.discovery.completeness import prediction_share
 from vtcav_jax.discovery.concept_clips import StageConcepts, as_files, cut_concept_clips, deal_clips
 from vtcav_jax.discovery.config import DiscoveryConfig
-from vtcav_jax.discovery.dictionaries import fit_dictionary, fit_smallest_sufficient
+from vtcav_jax.discovery.dictionaries import Dictionary, fit_dictionary, fit_smallest_sufficient
+from vtcav_jax.discovery.dictionary_file import is_fitted_to, read_dictionaries, write_dictionaries
 from vtcav_jax.discovery.importance import ConceptImportance, measure_importance
 from vtcav_jax.discovery.label_association import Mark, box_marks, class_marks, suggest_label
 from vtcav_jax.discovery.overviews import write_overviews
-from vtcav_jax.discovery.passes import ClipScores, VideoPasses
+from vtcav_jax.discovery.passes import VideoPasses
+from vtcav_jax.discovery.token_sample import TokenSample
 from vtcav_jax.models import Network
 from vtcav_jax.runs.code_version import code_hash, package_versions
 from vtcav_jax.runs.discovery_rows import (
@@ -45,12 +50,12 @@ from vtcav_jax.runs.discovery_rows import (
     DiscoveredRow,
     HeadImportanceRow,
 )
-from vtcav_jax.runs.tables import write_rows
+from vtcav_jax.runs.tables import read_rows, write_rows
 from vtcav_jax.runtime import Runtime
 from vtcav_jax.stats.intervals import mean_ci
 from vtcav_jax.tcav.stats.multiple_testing import adjust_p
 
-STATE_FOLDER = "discovery"
+STATE_FOLDER, DICTIONARIES_FILE = "discovery", "dictionaries.npz"
 MIN_VIDEOS = 4  # source videos of each half
 DEFAULT_CONFIG = DiscoveryConfig()
 
@@ -84,7 +89,8 @@ def discover(
     `discovered.csv` describes the concepts; their clips, controls and random sets are those of `mine`. Videos that are
     among the `targets`, or show the recording of one, are left out with a note. Labels are suggested from the classes
     of the videos and from the labels of `boxes`, a CSV of boxes such as `mine` writes. Repeating a killed call
-    continues it.
+    continues it. Several processes (`distributed.connect`) share the passes over videos; the first one does the rest,
+    and the report of mining is empty in the others.
 
     ```python
     report = discover(network, "videos", ["layers.2"], "concepts", targets="eval_videos")
@@ -109,13 +115,17 @@ def discover(
     made_by = [network.identity(), code_hash(), package_versions()]
     key = json_sha256([made_by, source.identity, reader.stages, asdict(config), asdict(sampling)])[:16]
     with explain_disk_full(out):
-        claim_folder(out)
+        distributed.main_process_first(lambda: claim_folder(out))
+        distributed.require_shared_folder(out)
         passes = VideoPasses(source, reader, config, sampling, _state_folder(out, key))
-        fitted = _fit_stages(passes, fit_half)
+        fitted, fitted_to = _fit_stages(passes, fit_half)
         numbers = _video_numbers(source, clip_half)
         dictionaries = {stage: concepts.dictionary for stage, concepts in fitted.items()}
         means = {stage: concepts.mean for stage, concepts in fitted.items()}
-        scores = passes.score_clips(clip_half, numbers, dictionaries, means)
+        scores = passes.score_clips(clip_half, numbers, dictionaries, means, fitted_to)
+        if not distributed.is_main_process():
+            distributed.wait_for_all()
+            return _read_report(out, fit_half, clip_half)
         first_of_video = list({number: i for i, number in reversed(numbers.items())}.values())[::-1]
         importance = measure_importance(passes, first_of_video, dictionaries, means)
         named = _name_by_importance(fitted, importance)
@@ -134,9 +144,19 @@ def discover(
         completeness = _measure_completeness(source, network, scores, config.seed)
         write_rows(out / COMPLETENESS_CSV, CompletenessRow, completeness)
         _write_arrays(out, named, scores, source)
+    distributed.wait_for_all()
     failures = {**passes.failures, **mined.failures}
     mined = replace(mined, failures=failures, notes=(*notes, *mined.notes))
     return DiscoveryReport(out, tuple(rows), mined, tuple(completeness), len(fit_half), len(clip_half))
+
+
+def _read_report(out: Path, fit_half: Sequence[int], clip_half: Sequence[int]) -> DiscoveryReport:
+    """Return the tables that another process has written."""
+    rows, completeness = (
+        read_rows(out / DISCOVERED_CSV, DiscoveredRow),
+        read_rows(out / COMPLETENESS_CSV, CompletenessRow),
+    )
+    return DiscoveryReport(out, tuple(rows), empty_report(out), tuple(completeness), len(fit_half), len(clip_half))
 
 
 def split_videos(source: Source, seed: int) -> tuple[list[int], list[int]]:
@@ -155,21 +175,43 @@ def split_videos(source: Source, seed: int) -> tuple[list[int], list[int]]:
 
 
 def _state_folder(out: Path, key: str) -> Path:
-    """Return the folder of the states of this request, and delete those of others."""
-    parent = out / STATE_FOLDER
-    for other in parent.glob("*/"):
-        if other.name != key:
-            shutil.rmtree(other)
-    (parent / key).mkdir(parents=True, exist_ok=True)
-    return parent / key
+    """Return the folder of the stored parts of this request, and delete those of others."""
+    folder = out / STATE_FOLDER / key
+
+    def prepare() -> None:
+        for other in folder.parent.glob("*/"):
+            if other.name != key:
+                shutil.rmtree(other)
+        folder.mkdir(parents=True, exist_ok=True)
+
+    distributed.main_process_first(prepare)
+    return folder
 
 
-def _fit_stages(passes: VideoPasses, fit_half: Sequence[int]) -> dict[str, StageConcepts]:
-    config = passes.config
-    samples = passes.sample_tokens(fit_half)
-    if not all(len(sample.now) > 1 for sample in samples.values()):
-        name, reason = next(iter(passes.failures.items()))
-        raise ValueError(f"fewer than two of {len(fit_half)} videos can be read; first, {name}: {reason}")
+def _fit_stages(passes: VideoPasses, fit_half: Sequence[int]) -> tuple[dict[str, StageConcepts], str]:
+    """Return the concepts of each stage, which the first process fits and stores, and the hash of their activations."""
+    passes.store_tokens(fit_half)
+    path = passes.folder / DICTIONARIES_FILE
+    fitted_to = passes.tokens_hash(fit_half)
+
+    def fit() -> None:
+        samples = passes.read_tokens(fit_half)
+        if not all(len(sample.now) > 1 for sample in samples.values()):
+            name, reason = next(iter(passes.failures.items()))
+            raise ValueError(f"fewer than two of {len(fit_half)} videos can be read; first, {name}: {reason}")
+        if not is_fitted_to(path, fitted_to):
+            write_dictionaries(path, _decompose(passes.config, samples), fitted_to)
+
+    distributed.main_process_first(fit)
+    return {
+        stage: StageConcepts(dictionary, mean, ()) for stage, (dictionary, mean) in read_dictionaries(path).items()
+    }, fitted_to
+
+
+def _decompose(
+    config: DiscoveryConfig, samples: Mapping[str, TokenSample]
+) -> dict[str, tuple[Dictionary, Float[np.ndarray, "t h w c"]]]:
+    """Return the dictionary of each stage, and the mean activation that it is relative to."""
     fitted = {}
     for (stage,) in progress(([stage] for stage in samples), len(samples), "stages to decompose"):
         tokens, held_out = samples[stage].centred()
@@ -177,8 +219,7 @@ def _fit_stages(passes: VideoPasses, fit_half: Sequence[int]) -> dict[str, Stage
             dictionary = fit_dictionary(config.discovery, tokens, config.num_concepts, config.seed)
         else:
             dictionary = fit_smallest_sufficient(config.discovery, tokens, held_out, config.seed)
-        dictionary = jax.tree.map(np.asarray, dictionary)
-        fitted[stage] = StageConcepts(dictionary, samples[stage].mean, ())
+        fitted[stage] = jax.tree.map(np.asarray, dictionary), samples[stage].mean
     return fitted
 
 

@@ -1,6 +1,5 @@
 """Second pass of discovery: the score of each concept in each clip, and the clips in which it is strongest."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,11 +39,29 @@ class StrongestClips:
     ) -> None:
         """Insert a clip where its score is among the highest."""
         for j in np.flatnonzero((scores > self.scores.min(1)) & (scores > 0)):
-            same_video = np.flatnonzero(self.videos[j] == video)
-            row = int(same_video[0]) if len(same_video) else int(self.scores[j].argmin())
-            if scores[j] > self.scores[j, row]:
-                self.scores[j, row], self.items[j, row], self.videos[j, row] = scores[j], item, video
-                self.frames[j, row], self.maps[j, row] = frames, maps[..., j]
+            self._insert(int(j), float(scores[j]), maps[..., j], item, video, frames)
+
+    def merge(self, other: "StrongestClips") -> None:
+        """Insert the clips of other videos, or of the same ones, that were collected by themselves."""
+        for j in range(len(other.scores)):
+            for row in other.ranked(j):
+                item, video = int(other.items[j, row]), int(other.videos[j, row])
+                self._insert(j, float(other.scores[j, row]), other.maps[j, row], item, video, other.frames[j, row])
+
+    def _insert(
+        self,
+        j: int,
+        score: float,
+        clip_map: Float[np.ndarray, "t h w"],
+        item: int,
+        video: int,
+        frames: Int[np.ndarray, " frames"],
+    ) -> None:
+        same_video = np.flatnonzero(self.videos[j] == video)
+        row = int(same_video[0]) if len(same_video) else int(self.scores[j].argmin())
+        if score > self.scores[j, row]:
+            self.scores[j, row], self.items[j, row], self.videos[j, row] = score, item, video
+            self.frames[j, row], self.maps[j, row] = frames, clip_map
 
     def ranked(self, j: int) -> list[int]:
         """Return the rows of a concept's clips, the strongest first."""
@@ -53,7 +70,3 @@ class StrongestClips:
 
     def state(self) -> dict[str, np.ndarray]:
         return dict(vars(self))
-
-    @classmethod
-    def restored(cls, state: Mapping[str, np.ndarray]) -> "StrongestClips":
-        return cls(**{name: state[name] for name in ("scores", "items", "videos", "frames", "maps")})

@@ -63,6 +63,8 @@ class TokenSample:
         lists = {"now": self.now, "after": self.after, "places": self.places}
         return {"total": self.total, **{name: np.stack(parts) for name, parts in lists.items() if parts}}
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        self.total = state["total"]
-        self.now, self.after, self.places = (list(state[name]) for name in ("now", "after", "places"))
+    def merge(self, state: Mapping[str, np.ndarray]) -> None:
+        """Add the clips of a stored part."""
+        self.total = self.total + state["total"]
+        for name in ("now", "after", "places"):
+            getattr(self, name).extend(state.get(name, ()))

@@ -124,7 +124,7 @@ def restore(
     path = Path(path).absolute()
     if not path.exists():
         raise ValueError(f"there are no weights at {path}; expected a .safetensors file or an Orbax directory")
-    one_device = SingleDeviceSharding(jax.devices()[0])
+    one_device = SingleDeviceSharding(jax.local_devices()[0])
     expected = named_parameters(nnx.eval_shape(make_model))
     shardings = {name: sharding_fn(name, a) if sharding_fn else one_device for name, a in expected.items()}
     try:

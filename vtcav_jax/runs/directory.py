@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vtcav_jax import atomic
+from vtcav_jax import atomic, distributed
 from vtcav_jax.json_file import load_json
 from vtcav_jax.runs.code_version import code_hash, package_versions
 from vtcav_jax.runs.lock import is_lock, lock_folder
@@ -31,12 +31,18 @@ def open_run(
     `flags` to `flags.txt`. Raises ValueError with all differences if the folder holds another run of the task, or
     results of another network, code or version. Tasks that share a folder have one record each. A task whose stored
     parts name code and weights in their keys (`keyed_by_code`) recomputes those that differ, and only their versions
-    are compared.
+    are compared. Of several processes, the first one does this; all must see the folder.
     """
     folder = Path(folder)
     record: dict[str, Any] = {"request": json.loads(json.dumps(request)), "versions": package_versions()}
     if not keyed_by_code:
         record["made_by"] = {**(network or {}), "code": code_hash()}
+    distributed.main_process_first(lambda: _claim_run(folder, record, flags))
+    distributed.require_shared_folder(folder)
+    return folder
+
+
+def _claim_run(folder: Path, record: Mapping[str, Any], flags: str) -> None:
     task = record["request"].get("task")
     lock_folder(folder)
     record_file, flags_file = record_paths(folder, task)
@@ -57,7 +63,6 @@ def open_run(
     if not record_file.exists():
         atomic.write_text(flags_file, flags)
         atomic.write_text(record_file, json.dumps(record, indent=1) + "\n")
-    return folder
 
 
 def _has_other_content(folder: Path) -> bool:

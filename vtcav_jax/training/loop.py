@@ -23,10 +23,11 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from vtcav_jax import models
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.console import progress
-from vtcav_jax.data import ReadResult, SamplingConfig, Source, stream
+from vtcav_jax.data import ReadResult, SamplingConfig, Source
 from vtcav_jax.models import parameters as weights
 from vtcav_jax.settings import BATCH_HELP, MAX_BATCH_SIZE, MAX_SEED, SEED_HELP, check_settings, setting
 from vtcav_jax.training.checkpoints import Checkpoints, MetricsTable, VideoContents
+from vtcav_jax.training.clip_memory import stream_epochs
 
 Augmentation = Literal["none", "flip", "torus"]
 
@@ -85,6 +86,9 @@ class TrainConfig:
         )
 
 
+DEFAULT_CLIP_MEMORY = 2 * 2**30
+
+
 class DivergedError(ValueError):
     """Error of a loss or metric that is no longer finite."""
 
@@ -103,11 +107,12 @@ def train_network(
     *,
     initial: dict[str, Array] | None = None,
     num_workers: int = 2,
+    clip_memory: int = DEFAULT_CLIP_MEMORY,
 ) -> TrainResult:
     """Train for `config.steps` steps; `folder` receives checkpoints and `metrics.csv`.
 
     Repeating the call with the same arguments continues from the last checkpoint. `initial` are initial parameters.
-    Unreadable clips are excluded from the loss.
+    Unreadable clips are excluded from the loss. At most `clip_memory` bytes of decoded clips are kept for later epochs.
     """
     heads = require_heads(source)
     devices = jax.devices()
@@ -149,7 +154,9 @@ def train_network(
 
         contents = VideoContents(folder / "video_contents.json", source)
         contents.require_unchanged()
-        batches = _batches(source, clip_spec, config, batch_size, first_step, num_workers, failed, contents)
+        batches = _batches(
+            source, clip_spec, config, batch_size, first_step, num_workers, clip_memory, failed, contents
+        )
         units = progress(
             zip(range(first_step, config.steps), batches),
             (config.steps - first_step) * batch_size,
@@ -284,13 +291,14 @@ def _batches(
     batch_size: int,
     first_step: int,
     num_workers: int,
+    clip_memory: int,
     failed: dict[str, ReadResult],
     contents: VideoContents,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     positions = epoch_order(len(source.items), config.seed, first_step * batch_size)
     positions = islice(positions, (config.steps - first_step) * batch_size)
     sampling = SamplingConfig(normalise=False, random_start=config.seed if config.temporal_jitter else None)
-    reads = stream(source, clip_spec, sampling, positions=positions, num_workers=num_workers)
+    reads = stream_epochs(source, clip_spec, sampling, positions, num_workers=num_workers, max_bytes=clip_memory)
     for _ in range(first_step, config.steps):
         video = np.zeros((batch_size, *clip_spec.shape), np.uint8)
         labels = np.full((batch_size, len(source.heads)), _NO_LABEL, np.int32)

@@ -29,6 +29,10 @@ class StoredResults:
     def path(self, i: int) -> Path:
         return self.folder / f"{result_stem(i, self.source.items[i])}{self.suffix}"
 
+    def has_result(self, i: int) -> bool:
+        """Return whether there is a file of video i, valid or not."""
+        return self.path(i).exists()
+
     def paths(self) -> list[Path]:
         """Return the files of the source's videos, in their order."""
         return [path for i, path in self._files() if self.path(i) == path]

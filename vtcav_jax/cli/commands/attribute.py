@@ -8,7 +8,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from vtcav_jax import tap
+from vtcav_jax import distributed, tap
 from vtcav_jax.attribution.sanity_checks import SANITY_MEASURES, SanityScores, sanity_scores
 from vtcav_jax.attribution.target_spec import TargetSpec
 from vtcav_jax.attribution.targets import ConceptTarget
@@ -80,6 +80,8 @@ def attribute(args: AttributeArguments, context: CommandContext) -> None:
     info(describe_plan(job))
     folder = open_attribution_run(job, context.flags_text)
     failed = write_maps(job, folder)
+    if not distributed.is_main_process():
+        return
     rows = write_map_tables(folder, failed, job)
     info(map_table(rows, folder / MAPS_CSV))
     if failed:
@@ -130,27 +132,34 @@ def open_attribution_run(job: AttributionJob, flags_text: str) -> Path:
 
 def write_maps(job: AttributionJob, folder: Path) -> list[ReadResult]:
     """Write the maps and animations of all videos without maps; return the videos that could not be read."""
-    todo, _ = stored_maps(job, folder).drop_invalid()
-    results = explain_videos(
-        *(job.network, job.source, job.target_specs, job.method_stages, job.args.sampling),
-        slide_over_video=job.args.slide_over_video,
-        batch_size=job.args.batch_size,
-        num_workers=job.args.num_workers,
-        indices=todo,
-        options=job.options,
-    )
-    failed = []
-    for result in progress(results, len(todo), "videos", size=lambda _: 1):
-        if not isinstance(result, VideoMaps):
-            failed.append(result)
-            continue
-        stem = map_store.video_stem(result.read)
-        paths = []
-        if job.args.animations != "none":
-            paths = write_map_animations(job, result, folder / ANIMATION_FOLDER, stem)
-        animations = animation_hashes(paths, folder / "maps")
-        map_store.save_maps(folder / "maps" / f"{stem}.npz", result, job.network.labels, animations)
+    failed: list[ReadResult] = []
+    stored = stored_maps(job, folder)
+    for todo in distributed.work_rounds(lambda: stored.drop_invalid()[0], stored.has_result, job.args.batch_size):
+        results = explain_videos(
+            *(job.network, job.source, job.target_specs, job.method_stages, job.args.sampling),
+            slide_over_video=job.args.slide_over_video,
+            batch_size=job.args.batch_size,
+            num_workers=job.args.num_workers,
+            indices=todo,
+            options=job.options,
+        )
+        failed = []  # anew in each round: what is left for the second one includes what failed in the first
+        for result in progress(results, len(todo), "videos", size=lambda _: 1):
+            if isinstance(result, VideoMaps):
+                store_maps(job, folder, result)
+            else:
+                failed.append(result)
     return failed
+
+
+def store_maps(job: AttributionJob, folder: Path, result: VideoMaps) -> None:
+    """Write the maps and animations of a video."""
+    stem = map_store.video_stem(result.read)
+    paths = []
+    if job.args.animations != "none":
+        paths = write_map_animations(job, result, folder / ANIMATION_FOLDER, stem)
+    animations = animation_hashes(paths, folder / "maps")
+    map_store.save_maps(folder / "maps" / f"{stem}.npz", result, job.network.labels, animations)
 
 
 def write_map_animations(job: AttributionJob, maps: VideoMaps, folder: Path, stem: str) -> list[Path]:

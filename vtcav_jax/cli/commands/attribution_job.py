@@ -31,6 +31,7 @@ from vtcav_jax.cli.arguments import (
     TARGET_FORMS,
     LabelTreeArguments,
     ModelArguments,
+    ProcessArguments,
     RandomWeightsArguments,
     RunArguments,
     VideoArguments,
@@ -114,7 +115,9 @@ class RemovalConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttributeArguments(ModelArguments, LabelTreeArguments, VideoArguments, RunArguments, RandomWeightsArguments):
+class AttributeArguments(
+    ModelArguments, LabelTreeArguments, VideoArguments, RunArguments, RandomWeightsArguments, ProcessArguments
+):
     targets: tuple[str, ...] = setting(
         (),
         f"{TARGET_FORMS}; with --label_tree GROUP or 'A vs siblings' (A: a class, group or wildcard); with"

@@ -3,7 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from vtcav_jax.cli.arguments import ModelArguments, OutArguments, RandomWeightsArguments, VideoArguments
+from vtcav_jax import distributed
+from vtcav_jax.cli.arguments import (
+    ModelArguments,
+    OutArguments,
+    ProcessArguments,
+    RandomWeightsArguments,
+    VideoArguments,
+)
 from vtcav_jax.cli.commands import format_table, load_network, open_nonempty
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit, info
@@ -18,7 +25,7 @@ from vtcav_jax.tcav.experiment.config import STAGES_HELP
 
 
 @dataclass(frozen=True, kw_only=True)
-class DiscoverArguments(ModelArguments, RandomWeightsArguments, VideoArguments, OutArguments):
+class DiscoverArguments(ModelArguments, RandomWeightsArguments, VideoArguments, OutArguments, ProcessArguments):
     stages: tuple[str, ...] = setting((), f"layers whose activations are decomposed: {STAGES_HELP}")
     target_videos: str | None = setting(
         None, "videos to be explained later, which are left out of --videos (a source, as for --videos)"
@@ -50,6 +57,8 @@ def discover_concepts(args: DiscoverArguments, context: CommandContext) -> None:
         boxes=args.boxes,
         runtime=Runtime.local(num_workers=args.num_workers),
     )
+    if not distributed.is_main_process():
+        return
     info(report.mining.text)
     emit(f"\n{summary(report)}")
     emit(f"\nName the concepts, and reject wrong clips: {args.out / 'review.html'}")

@@ -1,6 +1,5 @@
 """Command of the task evaluate_methods: score explanation methods on synthetic clips with a known cause."""
 
-import hashlib
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,34 +7,34 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from vtcav_jax import atomic, models
+from vtcav_jax import atomic, distributed, models
 from vtcav_jax.adapters.factory import load
-from vtcav_jax.cli.arguments import RunArguments
+from vtcav_jax.cli.arguments import ProcessArguments, RunArguments
 from vtcav_jax.cli.commands import format_table
 from vtcav_jax.cli.commands.report import write_page
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import Verbosity, emit, info, on_tick, progress, verbosity
-from vtcav_jax.evaluation.discovery_benchmark.run import discovery_benchmark_rows
-from vtcav_jax.evaluation.faithfulness.metric_agreement import cheap_entries, metric_agreement
-from vtcav_jax.evaluation.motion_benchmark import motion_benchmark
-from vtcav_jax.evaluation.pyramid_benchmark import pyramid_benchmark
-from vtcav_jax.evaluation.tcav_benchmark import run as tcav_benchmark
+from vtcav_jax.evaluation.network_parts import (
+    EXTRA_BENCHMARKS,
+    MAIN_WORLD,
+    EvaluationJob,
+    EvaluationResult,
+    ReportProgress,
+    evaluate_network,
+    share_parts,
+)
 from vtcav_jax.evaluation.tcav_benchmark import table as tcav_benchmark_table
-from vtcav_jax.evaluation.world_benchmark import analytic_benchmark, result_store
+from vtcav_jax.evaluation.world_benchmark import analytic_benchmark
 from vtcav_jax.evaluation.world_benchmark.entries import Entry, build_entries
-from vtcav_jax.evaluation.world_benchmark.eval_set import EvalSet, build_eval_set, questions_by_world
+from vtcav_jax.evaluation.world_benchmark.eval_set import questions_by_world
 from vtcav_jax.evaluation.world_benchmark.score_rows import MethodResult, result_rows
 from vtcav_jax.evaluation.world_benchmark.scoring import (
     DEFAULT_EVAL_CLIPS,
     EVAL_SEED,
     answerable_questions,
-    group_entries,
-    measure_entries,
     resolve_questions,
 )
-from vtcav_jax.fingerprint import fingerprint
 from vtcav_jax.models import Network
 from vtcav_jax.platforms import on_cpu
 from vtcav_jax.runs import directory
@@ -53,22 +52,12 @@ from vtcav_jax.runs.evaluation_rows import (
     MetricAgreementRow,
     NotApplicable,
 )
-from vtcav_jax.runs.tables import read_rows, write_rows
+from vtcav_jax.runs.tables import write_rows
 from vtcav_jax.settings import MAX_SEED, SEED_HELP, setting
-from vtcav_jax.tcav.features.cache import source_hash
-
-EXTRA_BENCHMARKS = ("motion", "pyramids", "metrics", "concepts", "discovery")
-MAIN_WORLD = "small"  # the only world with the benchmarks of pyramids, concept tests and concept discovery
-# Cached results depend on this code, whose hash is part of their key
-EVALUATION_CODE = (
-    *("evaluation/**/*.py", "worlds/*.py", "models/**/*.py", "attribution/**/*.py", "pyramid/*.py"),
-    *("tcav/**/*.py", "concepts/**/*.py", "discovery/*.py", "data/*.py", "stats/*.py"),
-    *("clip_spec.py", "tap.py"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateMethodsArguments(RunArguments):
+class EvaluateMethodsArguments(RunArguments, ProcessArguments):
     networks: tuple[str, ...] = setting(
         (),
         "networks, separated by commas: shipped ones, or your own with all heads of a world [default: all shipped]",
@@ -92,34 +81,6 @@ class EvaluateMethodsArguments(RunArguments):
     seed: int = setting(0, SEED_HELP, minimum=0, maximum=MAX_SEED)
 
 
-@dataclass(frozen=True, eq=False)
-class EvaluationJob:
-    """The measurements for one network and world."""
-
-    folder: Path
-    network_name: str
-    network: Network
-    world: str
-    question_ids: tuple[str, ...]
-    entries: Sequence[Entry]
-    n_clips: int
-    seed: int
-    benchmarks: Sequence[str]  # among EXTRA_BENCHMARKS
-
-
-@dataclass(frozen=True, eq=False)
-class EvaluationResult:
-    """Results for one network and world."""
-
-    results: list[MethodResult]
-    not_applicable: list[NotApplicable]
-    gates: str
-    extra_rows: list[MethodScoreRow]  # of the benchmarks of motion and of pyramids
-    agreement_rows: list[MetricAgreementRow]
-    concept_rows: list[tcav_benchmark_table.TcavBenchmarkRow]
-    discovery_rows: list[DiscoveryBenchmarkRow]
-
-
 def evaluate_methods(args: EvaluateMethodsArguments, context: CommandContext) -> None:
     """Score the methods on every network, write tables and a report page; continue an interrupted run."""
     networks, ids_by_network = select_networks(args)
@@ -139,9 +100,6 @@ def evaluate_methods(args: EvaluateMethodsArguments, context: CommandContext) ->
     # A later command can add networks; parts of other weights and code are measured again
     folder = directory.open_run(args.run, request, context.flags_text, keyed_by_code=True)
     with_analytic = not args.questions or analytic_benchmark.ANALYTIC_QUESTION in args.questions
-    analytic, analytic_refusals = (
-        analytic_rows(next(iter(entries_by_network.values())), args.max_clips, seed) if with_analytic else ([], [])
-    )
     benchmarks = args.benchmarks or (() if args.methods else EXTRA_BENCHMARKS)
     jobs: dict[tuple[str, str], EvaluationJob] = {}
     for name, by_world in ids_by_network.items():
@@ -151,6 +109,12 @@ def evaluate_methods(args: EvaluateMethodsArguments, context: CommandContext) ->
             jobs[name, world] = EvaluationJob(
                 folder, name, networks[name], world, ids, entries, args.max_clips, seed, benchmarks
             )
+    share_parts(tuple(jobs.values()))
+    if not distributed.is_main_process():
+        return
+    analytic, analytic_refusals = (
+        analytic_rows(next(iter(entries_by_network.values())), args.max_clips, seed) if with_analytic else ([], [])
+    )
     # The longest jobs start first, so that none of them runs alone at the end
     order = sorted(jobs, key=lambda job: job[1] != MAIN_WORLD)
     steps = sum(len(job.entries) + len(job.benchmarks) for job in jobs.values())
@@ -209,7 +173,6 @@ def write_results(
     emit(f"\nAll results: {folder / METHOD_SCORES_CSV}")
 
 
-ReportProgress = Callable[[int], None]  # called with the number of finished steps
 JobRunner = Callable[[ReportProgress], EvaluationResult]
 
 
@@ -255,97 +218,6 @@ def run_jobs(jobs: Sequence[JobRunner], steps: int) -> list[EvaluationResult]:
             stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
     return [future.result() for future in futures]
-
-
-def evaluate_network(job: EvaluationJob, report_progress: ReportProgress) -> EvaluationResult:
-    """Measure all rows of one network and world, except those that an earlier run has stored."""
-    eval_set: EvalSet | None = None
-    results: list[MethodResult] = []
-    not_applicable: list[NotApplicable] = []
-    network_name = job.network_name
-    key = "-".join((job.world, *job.question_ids, fingerprint(job.network.model)[:16], cache_version(job.question_ids)))
-    path = partial(result_store.result_path, job.folder, network_name, key)
-    gate = path("gates").with_suffix(".txt")
-
-    def get_eval_set() -> EvalSet:
-        nonlocal eval_set
-        if eval_set is None:
-            eval_set = build_eval_set(job.network, job.world, job.question_ids, job.n_clips, job.seed)
-            gate.parent.mkdir(parents=True, exist_ok=True)
-            atomic.write_text(gate, eval_set.gates.table())
-        return eval_set
-
-    report_progress(0)
-    if gate.exists() and not gate.read_text(encoding="utf-8", errors="replace").strip():
-        gate.unlink()
-    if not gate.exists():
-        get_eval_set()
-    for group, members in group_entries(job.entries).items():
-        result_store.drop_damaged(path(group), result_store.read_results)
-        if members[0].function is not None or not path(group).exists():  # a custom method may have changed
-            checked_set = get_eval_set()  # outside `try`: failed gates must not make the method inapplicable
-            try:
-                result_store.write_results(path(group), measure_entries(checked_set, members))
-            except ValueError as error:
-                if members[0].function is not None:
-                    raise
-                result_store.write_results(
-                    path(group), [], [NotApplicable(members[0].method, network_name, str(error).splitlines()[0])]
-                )
-        group_results, group_refusals = result_store.read_results(path(group))
-        results.extend(group_results)
-        not_applicable.extend(group_refusals)
-        report_progress(len(members))
-
-    def extra_table(
-        benchmark: str, row_type: type[Any], make_rows: Callable[[], list[Any]], world: str = job.world
-    ) -> list[Any]:
-        """Measure or read the table of an extra benchmark, which only `world` has."""
-        if benchmark not in job.benchmarks:
-            return []
-        file = path(benchmark).with_suffix(".csv")
-        result_store.drop_damaged(file, lambda path: read_rows(path, row_type))
-        if job.world == world and not file.exists():
-            write_rows(file, row_type, make_rows())
-        report_progress(1)
-        return list(read_rows(file, row_type)) if job.world == world else []
-
-    motion_rows = extra_table("motion", MethodScoreRow, lambda: motion_benchmark(get_eval_set(), network_name))
-    pyramid_rows = extra_table(
-        "pyramids", MethodScoreRow, lambda: pyramid_benchmark(get_eval_set(), network_name), MAIN_WORLD
-    )
-    agreement_rows = extra_table(
-        "metrics",
-        MetricAgreementRow,
-        lambda: metric_agreement(get_eval_set(), network_name, cheap_entries(job.entries, results), results),
-    )
-    concept_rows = extra_table(
-        "concepts",
-        tcav_benchmark_table.TcavBenchmarkRow,
-        lambda: tcav_benchmark.tcav_benchmark_rows(job.network, network_name=network_name),
-        MAIN_WORLD,
-    )
-    discovery_rows = extra_table(
-        "discovery",
-        DiscoveryBenchmarkRow,
-        lambda: discovery_benchmark_rows(get_eval_set(), network_name),
-        MAIN_WORLD,
-    )
-    return EvaluationResult(
-        results,
-        not_applicable,
-        gate.read_text(encoding="utf-8"),
-        [*motion_rows, *pyramid_rows],
-        agreement_rows,
-        concept_rows,
-        discovery_rows,
-    )
-
-
-def cache_version(question_ids: Sequence[str]) -> str:
-    """Return a key of stored results that changes with the code of the evaluation and with the questions."""
-    key = source_hash(*EVALUATION_CODE), *question_ids
-    return hashlib.sha256(repr(key).encode()).hexdigest()[:6]
 
 
 def analytic_rows(

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from vtcav_jax import concepts
-from vtcav_jax.cli.arguments import OutArguments, VideoArguments
+from vtcav_jax import concepts, distributed
+from vtcav_jax.cli.arguments import OutArguments, ProcessArguments, VideoArguments
 from vtcav_jax.cli.commands import network_outline, open_nonempty
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit, info
@@ -23,7 +23,7 @@ class MiningArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MineConceptsArguments(VideoArguments, MiningArguments, OutArguments):
+class MineConceptsArguments(VideoArguments, MiningArguments, OutArguments, ProcessArguments):
     model: str | None = setting(None, "network that will read the clips, which get its clip length and frame interval")
 
 
@@ -47,12 +47,18 @@ def mine_concepts(args: MineConceptsArguments, context: CommandContext) -> None:
             raise SettingError(
                 ("videos", f"{args.videos} has no labels for {heads}; pass its manifest.csv, or class folders")
             )
+        if not distributed.is_main_process():
+            return
         report = concepts.mine_labelled_clips(
             source, config, clip_spec, out, targets=targets, num_workers=args.num_workers
         )
     else:
         if clip_spec is not None:
             config = replace(config, clip_frames=clip_spec.frames, interval=clip_spec.interval)
+        if distributed.process_count() > 1:
+            concepts.share_scans(args.videos, config, out, negative_videos=args.negative_videos)
+        if not distributed.is_main_process():
+            return
         report = concepts.mine(
             args.videos, config, out, targets=args.target_videos or (), negative_videos=args.negative_videos
         )

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from vtcav_jax import atomic
+from vtcav_jax import atomic, distributed
 from vtcav_jax.attribution.motion.optical_flow import is_motion_known
 from vtcav_jax.attribution.motion.part_rows import part_means
 from vtcav_jax.attribution.motion.reliance import (
@@ -23,6 +23,7 @@ from vtcav_jax.cli.arguments import (
     TARGETS_HELP,
     LabelTreeArguments,
     ModelArguments,
+    ProcessArguments,
     RandomWeightsArguments,
     RunArguments,
     VideoArguments,
@@ -40,7 +41,7 @@ from vtcav_jax.cli.motion_depth import write_time_sensitivity
 from vtcav_jax.cli.motion_examples import parts_file, select_examples, write_examples
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import info, progress
-from vtcav_jax.data import SamplingConfig, failure_table, write_failures
+from vtcav_jax.data import ReadResult, SamplingConfig, failure_table, write_failures
 from vtcav_jax.runs import directory
 from vtcav_jax.runs.attribution_rows import (
     KNOWN_MOTION,
@@ -60,7 +61,9 @@ from vtcav_jax.settings import BATCH_HELP, MAX_BATCH_SIZE, concerning, nested, s
 
 
 @dataclass(frozen=True, kw_only=True)
-class MotionArguments(ModelArguments, LabelTreeArguments, VideoArguments, RunArguments, RandomWeightsArguments):
+class MotionArguments(
+    ModelArguments, LabelTreeArguments, VideoArguments, RunArguments, RandomWeightsArguments, ProcessArguments
+):
     targets: tuple[str, ...] = setting((), TARGETS_HELP)
     slide_over_video: bool = setting(False, "measure consecutive clips from the start to the end of each video")
     examples: int = setting(
@@ -105,28 +108,36 @@ def measure_motion_reliance(args: MotionArguments, context: CommandContext) -> N
     for path in (parts, folder / MOTION_PARTS_FOLDER):
         path.mkdir(exist_ok=True)
     stored = StoredResults(parts, ".json", source, lambda path: _read_evidence(path)[0])
-    todo, n_invalid = stored.drop_invalid()
-    if n_invalid:
-        (folder / TIME_SENSITIVITY_CSV).unlink(missing_ok=True)
-    results = stream_motion(
-        network,
-        source,
-        target_specs,
-        method_stages,
-        config,
-        args.sampling,
-        batch_size=args.batch_size,
-        slide_over_video=args.slide_over_video,
-        num_workers=args.num_workers,
-        indices=todo,
-    )
-    failed = []
-    for read, video_rows in progress(results, len(todo), "videos", size=lambda _: 1):
-        if read.clip is None:
-            failed.append(read)
-        else:
-            evidence = {"content": read.clip.content, "clips": [asdict(row) for row in video_rows]}
-            atomic.write_text(stored.path(read.index), json.dumps(evidence | {"sha256": json_sha256(evidence)}))
+
+    def videos_to_measure() -> list[int]:
+        todo, n_invalid = stored.drop_invalid()
+        if n_invalid:
+            (folder / TIME_SENSITIVITY_CSV).unlink(missing_ok=True)
+        return todo
+
+    failed: list[ReadResult] = []
+    for todo in distributed.work_rounds(videos_to_measure, stored.has_result, args.batch_size):
+        results = stream_motion(
+            network,
+            source,
+            target_specs,
+            method_stages,
+            config,
+            args.sampling,
+            batch_size=args.batch_size,
+            slide_over_video=args.slide_over_video,
+            num_workers=args.num_workers,
+            indices=todo,
+        )
+        failed = []
+        for read, video_rows in progress(results, len(todo), "videos", size=lambda _: 1):
+            if read.clip is None:
+                failed.append(read)
+            else:
+                evidence = {"content": read.clip.content, "clips": [asdict(row) for row in video_rows]}
+                atomic.write_text(stored.path(read.index), json.dumps(evidence | {"sha256": json_sha256(evidence)}))
+    if not distributed.is_main_process():
+        return
     write_failures(folder / "motion_failures.csv", failed)
     videos = {path.stem: _read_evidence(path) for path in stored.paths()}
     records = [(stem, item) for stem, (_, clips) in videos.items() for item in clips]

@@ -1,18 +1,24 @@
 """Command of the task predict: print the most likely classes of each clip."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from vtcav_jax import models
-from vtcav_jax.cli.arguments import NUM_WORKERS_HELP, VIDEOS_HELP, ModelArguments, RandomWeightsArguments
+from vtcav_jax import distributed, models
+from vtcav_jax.cli.arguments import (
+    NUM_WORKERS_HELP,
+    VIDEOS_HELP,
+    ModelArguments,
+    ProcessArguments,
+    RandomWeightsArguments,
+)
 from vtcav_jax.cli.commands import all_failed_error, format_table, load_network, open_nonempty
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit, info, progress, warn
-from vtcav_jax.data import SamplingConfig, Source, failure_table
+from vtcav_jax.data import ReadResult, SamplingConfig, Source, failure_table
 from vtcav_jax.runs.tables import write_table
 from vtcav_jax.settings import (
     BATCH_HELP,
@@ -32,7 +38,7 @@ MAX_VIDEO_ROWS = 40  # rows of the table of videos on the terminal
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictArguments(ModelArguments, RandomWeightsArguments):
+class PredictArguments(ModelArguments, RandomWeightsArguments, ProcessArguments):
     videos: str | None = setting(None, VIDEOS_HELP)
     clips_file: Path | None = setting(
         None,
@@ -49,11 +55,24 @@ class PredictArguments(ModelArguments, RandomWeightsArguments):
         problems = []
         if (self.clips_file is None) == (self.videos is None):
             problems.append(("videos", "predict needs --videos=WHERE or --clips_file=FILE.npy, but not both"))
+        if self.clips_file is not None and self.coordinator is not None:
+            problems.append(("coordinator", "several processes share videos; omit it, or give --videos"))
         if self.out is not None and self.out.suffix != ".csv":
             problems.append(("out", f"expected a .csv file, got {self.out}"))
         elif self.out is not None and not self.out.absolute().parent.is_dir():
             problems.append(("out", f"the folder {self.out.parent} does not exist; create it first"))
         check_settings(self, *problems)
+
+
+@dataclass(frozen=True)
+class VideoPrediction:
+    """Class probabilities of a video and the extent of its clips in frames and seconds, or why it cannot be read."""
+
+    index: int
+    failure: str
+    probability: Sequence[float] = ()
+    extent: tuple[int, int, float, float] = (0, 0, 0.0, 0.0)
+    padded: bool = False
 
 
 def predict(args: PredictArguments, context: CommandContext) -> None:
@@ -72,14 +91,15 @@ def predict(args: PredictArguments, context: CommandContext) -> None:
     columns = (names, network.heads, (), (), [label for labels in network.heads.values() for label in labels], ())
     widths = [max(map(len, (title, *values))) for title, values in zip(PREDICTION_COLUMNS, columns)]
     line = "{:{}}  {:{}}  {:>{}}  {:>{}}  {:{}}  {:>{}}"
-    emit(line.format(*chain(*zip(PREDICTION_COLUMNS, widths))))
+    if distributed.is_main_process():
+        emit(line.format(*chain(*zip(PREDICTION_COLUMNS, widths))))
     for name, probability in predictions:
         for head, part in network.head_slices.items():
             head_probabilities = probability[part]
             for rank, k in enumerate(np.argsort(-head_probabilities, kind="stable")[: args.top_k], start=1):
                 rows.append((name, head, rank, int(k), network.heads[head][k], f"{head_probabilities[k]:.4f}"))
                 emit(line.format(*chain(*zip(rows[-1], widths))))
-    if args.out is not None:
+    if args.out is not None and distributed.is_main_process():
         write_table(args.out, PREDICTION_COLUMNS, rows)
 
 
@@ -95,17 +115,33 @@ def predict_array(network: models.Network, clips: np.ndarray, batch_size: int) -
 def predict_videos(
     network: models.Network, source: Source, sampling: SamplingConfig, batch_size: int, num_workers: int
 ) -> Iterator[tuple[str, np.ndarray]]:
-    results = predict_source(network, source, batch_size, sampling, num_workers=num_workers)
+    """Yield name and probabilities of each video that can be read, in the main process; print what was read."""
+
+    def predict_share(positions: Sequence[int]) -> Iterator[VideoPrediction]:
+        results = predict_source(network, source, batch_size, sampling, num_workers=num_workers, positions=positions)
+        for read, probability in progress(results, len(positions), "videos", size=lambda _: 1):
+            if read.clip is None or probability is None:
+                yield VideoPrediction(read.index, read.failure or "")
+                continue
+            frames, times = read.clip.frames, read.clip.times
+            extent = (int(frames.min()), int(frames.max()), float(times.min()), float(times.max()))
+            yield VideoPrediction(read.index, "", probability.tolist(), extent, read.clip.padded)
+
     failed, cells = [], []
-    for read, probability in progress(results, len(source.items), "videos", size=lambda _: 1):
-        if read.clip is None or probability is None:
-            failed.append(read)
+    for fields in distributed.ordered_results(
+        range(len(source.items)), lambda positions: map(asdict, predict_share(positions)), batch_size
+    ):
+        prediction = VideoPrediction(**fields)
+        item = source.items[prediction.index]
+        if not prediction.probability:
+            failed.append(ReadResult(prediction.index, item, None, prediction.failure))
             continue
-        first, last = read.clip.frames.min(), read.clip.frames.max()
-        seconds = f"{read.clip.times.min():.2f} to {read.clip.times.max():.2f}"
-        note = "frames repeated: shorter than the network's clip" if read.clip.padded else ""
-        cells.append((read.item.name, f"{first} to {last}", seconds, note))
-        yield read.item.name, probability
+        first, last, begin, end = prediction.extent
+        note = "frames repeated: shorter than the network's clip" if prediction.padded else ""
+        cells.append((item.name, f"{first} to {last}", f"{begin:.2f} to {end:.2f}", note))
+        yield item.name, np.array(prediction.probability)
+    if not distributed.is_main_process():
+        return
     info(f"\nRead {len(source.items) - len(failed)} of {len(source.items)} videos of {source.spec}")
     if cells:
         info(format_table(("video", "frames", "seconds", ""), cells[:MAX_VIDEO_ROWS], left=4))

@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vtcav_jax.cli.arguments import LabelTreeArguments, ModelArguments, RandomWeightsArguments, RunArguments
+from vtcav_jax import distributed
+from vtcav_jax.cli.arguments import (
+    LabelTreeArguments,
+    ModelArguments,
+    ProcessArguments,
+    RandomWeightsArguments,
+    RunArguments,
+)
 from vtcav_jax.cli.commands import load_network, open_nonempty
 from vtcav_jax.cli.commands.report import write_page
 from vtcav_jax.cli.tasks import CommandContext
@@ -32,7 +39,6 @@ from vtcav_jax.tcav.experiment.config import ExperimentConfig
 from vtcav_jax.tcav.experiment.plan import plan_experiment
 from vtcav_jax.tcav.experiment.run import ExperimentResults, run_tcav
 from vtcav_jax.tcav.experiment.verdicts import is_finding
-from vtcav_jax.tcav.features import distributed
 from vtcav_jax.tcav.features.cache import Cache
 from vtcav_jax.tcav.previews import render_previews
 
@@ -58,23 +64,16 @@ class TestArguments(LabelTreeArguments, RunArguments, RandomWeightsArguments):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TcavArguments(ModelArguments, TestArguments):
+class TcavArguments(ModelArguments, TestArguments, ProcessArguments):
     target_videos: str = required(
         "WHERE", "clips of the classes (a source); they must not be among the sources of the concepts"
     )
     concept_dir: str = required("DIR", "folder of concept sets")
     dry_run: bool = setting(False, "print the plan and its estimated cost, check its statistical power, and stop")
-    coordinator: str | None = setting(
-        None, "several processes: HOST:PORT of the first one, or auto on a cluster that sets it"
-    )
-    num_processes: int | None = setting(None, "with --coordinator: how many processes take part", minimum=1)
-    process_id: int | None = setting(None, "with --coordinator: index of this process, from 0", minimum=0)
 
 
 def tcav(args: TcavArguments, context: CommandContext) -> None:
     """Run an experiment, print its findings and write its page; `dry_run` prints the plan with a cost estimate."""
-    with concerning("coordinator"):
-        distributed.connect(args.coordinator, args.num_processes, args.process_id)
     config, source = args.test_config, open_nonempty(args.target_videos, "target_videos")
     with concerning("concept_dir"):
         sets = read_concepts(args.concept_dir)

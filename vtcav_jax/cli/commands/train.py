@@ -42,6 +42,13 @@ class TrainArguments(VideoArguments, RunArguments):
         minimum=0,
         maximum=10**6,
     )
+    clip_memory: float = setting(
+        loop.DEFAULT_CLIP_MEMORY / 2**30,
+        "GiB of decoded clips that are kept, so that each is decoded once; 0: decode in every epoch, as clips with"
+        " --temporal_jitter always are",
+        minimum=0,
+        maximum=10**4,
+    )
     bfloat16: bool = setting(False, "compute in bfloat16, with float32 parameters")
     config: loop.TrainConfig = nested(loop.TrainConfig)
 
@@ -79,7 +86,12 @@ def train(args: TrainArguments, context: CommandContext) -> None:
     initial = parameters.named_parameters(start.model) if start else None
     if start and initial and start.heads != {head: tuple(names) for head, names in heads.items()}:
         initial = loop.replace_head(initial, make)
-    trained = loop.train_network(make, source, clip_spec, config, folder, initial=initial, num_workers=args.num_workers)
+    trained = loop.train_network(
+        *(make, source, clip_spec, config, folder),
+        initial=initial,
+        num_workers=args.num_workers,
+        clip_memory=round(args.clip_memory * 2**30),
+    )
     if trained.failures:
         info(failure_table(trained.failures))
         write_failures(folder / "failures.csv", trained.failures)

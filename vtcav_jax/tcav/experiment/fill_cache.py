@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from vtcav_jax import distributed
 from vtcav_jax import tap as taps
 from vtcav_jax.attribution.videos.finite_check import non_finite_message
 from vtcav_jax.data.clip import SamplingConfig
@@ -15,7 +16,6 @@ from vtcav_jax.data.loader import ReadResult, stream
 from vtcav_jax.runtime import Runtime
 from vtcav_jax.tcav.experiment.dataset import ClipSelection
 from vtcav_jax.tcav.experiment.plan import Plan
-from vtcav_jax.tcav.features import distributed
 from vtcav_jax.tcav.features.encode import EncodeConfig, stream_activations, stream_gradients
 from vtcav_jax.tcav.features.microbatches import Batch, ClipBatches, in_memory
 
@@ -28,9 +28,9 @@ def fill_activations(plan: Plan, runtime: Runtime) -> list[ReadResult]:
     # Process 0 decides, since another process may already have stored some of the entries
     rows = distributed.broadcast_from_main([same[0] for same in plan.forward_missing.values()])
     stages = [stage for stage in plan.stages if not all(plan.store.has(plan.example_key(row, stage)) for row in rows)]
-    local_rows, failures = distributed.local_share(rows), []
+    encode_config = _with_batch_size(plan.config.encode_config, len(plan.clips.concepts))
+    local_rows, failures = distributed.local_share(rows, encode_config.batch_size), []
     if local_rows and stages:
-        encode_config = _with_batch_size(plan.config.encode_config, len(local_rows))
         clips, rows_read = _stream_clips(plan, plan.clips.concepts, local_rows, runtime, failures)
         for start, activations in stream_activations(
             replicate_model(plan, runtime), clips, stages, encode_config, runtime
@@ -61,11 +61,13 @@ def fill_gradients(plan: Plan, runtime: Runtime) -> list[ReadResult]:
         )
     ] or list(plan.stages[:1])
     rows_by_classes: dict[tuple[int, ...], list[int]] = {}
-    for row in distributed.local_share(list(missing)):
-        rows_by_classes.setdefault(missing[row], []).append(row)
-    encode_config, failures = _with_batch_size(plan.config.encode_config, sum(map(len, rows_by_classes.values()))), []
+    for row, classes in missing.items():
+        rows_by_classes.setdefault(classes, []).append(row)
+    encode_config, failures = _with_batch_size(plan.config.encode_config, len(plan.clips.targets)), []
     model = replicate_model(plan, runtime) if rows_by_classes else None
-    for classes, rows in rows_by_classes.items():
+    for classes, all_rows in rows_by_classes.items():
+        if not (rows := distributed.local_share(all_rows, encode_config.batch_size)):
+            continue
         clips, rows_read = _stream_clips(plan, plan.clips.targets, rows, runtime, failures)
         table = np.tile(np.array(classes, np.int64), (len(rows), 1))
         assert model is not None
@@ -112,6 +114,10 @@ def replicate_model(plan: Plan, runtime: Runtime) -> taps.Model:
 
 
 def _with_batch_size(encode_config: EncodeConfig, n_clips: int) -> EncodeConfig:
+    """Return the settings with at most as many clips per batch as the plan has.
+
+    The shares of processes and continued runs have batches of this size too, as rounding depends on it.
+    """
     return replace(encode_config, batch_size=min(encode_config.batch_size, max(n_clips, 1)))
 
 

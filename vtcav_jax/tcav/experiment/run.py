@@ -8,11 +8,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import jax
 
-from vtcav_jax import atomic, tap
+from vtcav_jax import atomic, distributed, tap
 from vtcav_jax.concepts.concept_sets import ConceptSets, read_concepts, read_discovered
 from vtcav_jax.data.failure_report import write_failures
 from vtcav_jax.data.loader import ReadResult
@@ -47,7 +46,6 @@ from vtcav_jax.tcav.experiment.report_data import write_report_data
 from vtcav_jax.tcav.experiment.stage_grams import StageGrams
 from vtcav_jax.tcav.experiment.stage_results import StageResults
 from vtcav_jax.tcav.experiment.verdicts import is_finding, with_verdicts
-from vtcav_jax.tcav.features import distributed
 from vtcav_jax.tcav.features.cache import Cache, damaged_note, source_hash
 from vtcav_jax.tcav.steering.steering_check import check_steering, with_steering_verdicts
 from vtcav_jax.tcav.vector_file import export_vectors
@@ -130,7 +128,7 @@ def run_tcav(
     folder = Path(folder)
     store = Cache(Path(cache_dir) if cache_dir else folder.parent / "cache")
     with timer("plan"):
-        _require_shared_cache(store)
+        distributed.require_shared_folder(store.folder)
         plan = plan_experiment(network, targets, target_videos, concepts, config, store)
         plan.require()
         request = {
@@ -142,7 +140,7 @@ def run_tcav(
             **asdict(config),
         }
         identity = network.identity()
-        distributed.main_process_first(lambda: directory.open_run(folder, request, flags, network=identity))
+        directory.open_run(folder, request, flags, network=identity)
     totals = len(set(plan.clips.concepts.keys)), len(plan.clips.targets)
     with timer("concept clips"):
         failures = [*plan.clips.preflight.failures, *fill_activations(plan, runtime)]
@@ -180,21 +178,6 @@ def run_tcav(
     )
     distributed.main_process_first(lambda: _write_run(results, stage_grams, totals, concepts.folder))
     return results
-
-
-def _require_shared_cache(store: Cache) -> None:
-    """Raise ValueError if a process does not see the cache of process 0, as it would lack the others' clips."""
-    if jax.process_count() == 1:
-        return
-    token = distributed.broadcast_from_main(uuid4().hex)
-    distributed.main_process_first(lambda: store.put_json(token, "all processes of a run must see this"))
-    visible = distributed.all_gather(store.has(token, ".json"))
-    distributed.main_process_first(lambda: store.path(token, ".json").unlink(missing_ok=True))
-    if not all(visible):
-        blind = ", ".join(str(i) for i, is_visible in enumerate(visible) if not is_visible)
-        raise ValueError(
-            f"process {blind} does not see {store.folder} of process 0; choose a --cache_dir that all processes share"
-        )
 
 
 def _total_passes(passes: PassCounter) -> PassCounter:

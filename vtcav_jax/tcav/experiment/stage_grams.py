@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from vtcav_jax import distributed
 from vtcav_jax.runs.tcav_rows import DerivativeRow, ScoreRow, VectorRow
 from vtcav_jax.runtime import Runtime
 from vtcav_jax.tcav.experiment.fill_cache import target_batches
 from vtcav_jax.tcav.experiment.plan import Plan
 from vtcav_jax.tcav.experiment.stage_results import StageResults, evaluate_stage
-from vtcav_jax.tcav.features import distributed
 from vtcav_jax.tcav.features.cache import content_key, load_features
 from vtcav_jax.tcav.features.feature_store import Features
 from vtcav_jax.tcav.features.gram import Gram, compute_gram
@@ -28,6 +28,8 @@ NOT_IN_KEY = (
     *("stages", "export_vectors", "batch_size", "budget", "correction", "alpha"),
     *("steering_clips", "steering_controls"),
 )
+
+PRODUCT_PARTS = 16  # of the blocks of features, summed by themselves: at most as many processes share a product
 
 STATISTICS_SOURCES = (
     *(
@@ -69,10 +71,11 @@ class StageGrams:
                     plan.store, self._gradient_keys(stage), *plan.shapes[stage], plan.config.budget, self._n_rows
                 )
                 examples, mesh = self.examples(stage), self.runtime.mesh if self.runtime.mesh.devices.size > 1 else None
-                part = compute_gram(
-                    examples, gradients, 1, mesh, blocks=distributed.local_share(range(len(examples.columns)))
+                blocks = range(len(examples.columns))
+                total = distributed.sum_parts(
+                    min(PRODUCT_PARTS, len(blocks)),
+                    lambda i: asdict(compute_gram(examples, gradients, 1, mesh, blocks=blocks[i::PRODUCT_PARTS])),
                 )
-                total = distributed.all_reduce_sum(asdict(part))
                 distributed.main_process_first(lambda: plan.store.put_arrays(key, total))
             return self.cached_gram(stage)
 

@@ -12,6 +12,7 @@ from functools import lru_cache, partial
 
 import numpy as np
 
+from vtcav_jax import distributed
 from vtcav_jax.console import progress
 from vtcav_jax.runs.tcav_rows import DerivativeRow, ScoreRow, SteeringRow
 from vtcav_jax.tcav.experiment.comparisons import Comparison, fit_comparisons
@@ -19,7 +20,6 @@ from vtcav_jax.tcav.experiment.fill_cache import target_batches
 from vtcav_jax.tcav.experiment.plan import Plan
 from vtcav_jax.tcav.experiment.stage_grams import StageGrams
 from vtcav_jax.tcav.experiment.verdicts import CONTRADICTED, is_finding
-from vtcav_jax.tcav.features import distributed
 from vtcav_jax.tcav.features.cache import content_key
 from vtcav_jax.tcav.features.microbatches import ClipBatches
 from vtcav_jax.tcav.stats.bootstrap import video_weights

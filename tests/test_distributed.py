@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.support.planted_experiment import CLIPS, QUICK, TARGETS, run_experiment
-from vtcav_jax.tcav.features import distributed
+from vtcav_jax import distributed
 from vtcav_jax.tcav.features import encode as feature_encoding
 
 SCRIPT = """
@@ -22,7 +22,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 import jax
-from vtcav_jax.tcav.features import distributed
+from vtcav_jax import distributed
 clip_folder, run, processes, process, port = sys.argv[1:]
 if int(processes) > 1:
     distributed.connect(f"localhost:{port}", int(processes), int(process))
@@ -122,8 +122,10 @@ def test_one_process_is_the_first_and_has_all_the_work():
         and distributed.local_share([3, 1, 2]) == [3, 1, 2]
         and distributed.all_gather("a") == ["a"]
     )
-    array = np.array([1.0, 1e-17])
-    assert distributed.all_reduce_sum({"x": array})["x"] is array
+    total = distributed.sum_parts(3, lambda i: {"x": np.array([10.0**i, i])})
+    np.testing.assert_array_equal(total["x"], [111, 3])
+    assert list(distributed.work_rounds(lambda: [5, 7], lambda item: False)) == [[5, 7]]
+    assert list(distributed.ordered_results([5, 7], lambda items: (i * 2 for i in items))) == [10, 14]
     with pytest.raises(ValueError, match="nothing is here"):
         distributed.main_process_first(lambda: (_ for _ in ()).throw(ValueError("nothing is here")))
 
