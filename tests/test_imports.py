@@ -19,7 +19,7 @@ LAYERS = (  # from the bottom; modules of the package itself (tap, settings, ...
 MAX_FILES = 18  # per folder
 OPTIONAL = (  # imported by the functions that need them
     *("av", "orbax", "safetensors", "scipy", "matplotlib", "PIL", "cv2", "tensorflow", "tensorflow_datasets"),
-    *("torch", "torchax", "transformers", "ultralytics"),
+    *("torch", "torchax", "transformers", "ultralytics", "fsspec", "aiohttp", "ray"),
 )
 NEEDS_TORCH = "vtcav_jax.adapters.torch_environment"
 

@@ -1,5 +1,6 @@
 """Inputs of mining: tables of boxes, worlds, parts of videos, targets and labels."""
 
+import tarfile
 from dataclasses import replace
 
 import numpy as np
@@ -170,3 +171,11 @@ def test_unknown_labels_suggest_similar_ones_before_scanning(videos, tmp_path):
     with pytest.raises(ValueError, match="no HEAD:CLASS of the videos named 'a:b'"):
         concepts.mine(videos, mining_config("x=red@a:b"), tmp_path / "out", detector=detector)
     assert not detector.n_frames_seen and not (tmp_path / "out").exists()
+
+
+def test_boxes_are_not_cropped_from_videos_in_tar_files(videos, tmp_path):
+    with tarfile.open(tmp_path / "shard.tar", "w") as archive:
+        for path in videos[:2]:
+            archive.add(path, path.name)
+    with pytest.raises(ValueError, match=r"2 videos of .*shard\.tar are at addresses or in tar files, .* copy them"):
+        concepts.mine(tmp_path / "shard.tar", mining_config(), tmp_path / "out", detector=SquareDetector())

@@ -80,11 +80,24 @@ def items_with_labels(source: Source, parent: Path) -> list[LabelledItem]:
     if isinstance(source, WorldSource):
         world_videos = WorldVideos(source, parent)
         items = [SourceItem(item.name, item.labels, world_videos.path(item)) for item in items]
-    elif not all(item.path for item in items):
+    else:
+        require_files(source)
+    return [(item, {head: source.heads[head][value] for head, value in item.labels.items()}) for item in items]
+
+
+def require_files(source: Source) -> None:
+    """Raise ValueError if boxes cannot be cropped from the videos of a source, since they are no local files."""
+    if isinstance(source, WorldSource):
+        return
+    if stored := [item for item in source.items if item.stored_video]:
+        raise ValueError(
+            f"{len(stored)} videos of {source.spec} are at addresses or in tar files, from which boxes are not cropped;"
+            " copy them into a folder first"
+        )
+    if not all(item.path for item in source.items):
         raise ValueError(
             f"{source.spec} has decoded clips but no video files to crop boxes from; pass the videos themselves"
         )
-    return [(item, {head: source.heads[head][value] for head, value in item.labels.items()}) for item in items]
 
 
 def make_detector(

@@ -13,8 +13,9 @@ from jaxtyping import Float, Float32, Int, UInt8
 
 from vtcav_jax.checksums import file_sha256
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.data.decode import MissingFramesError, VideoIndex, decode_frames, probe
+from vtcav_jax.data.decode import MissingFramesError, VideoFile, VideoIndex, decode_frames, probe
 from vtcav_jax.data.frame_sampling import select_frames
+from vtcav_jax.data.remote.stored_video import ResolvedVideo, StoredVideo
 from vtcav_jax.data.resize import Views, square_views
 from vtcav_jax.settings import check_settings, setting
 
@@ -28,7 +29,7 @@ class Clip:
     times: Float[np.ndarray, "n t"]  # seconds from the first frame of the video
     padded: bool  # True if frames repeat because the video is too short
     identity: str  # SHA-256 of the content, the frame numbers and the preprocessing, without the file name
-    content: str = ""  # SHA-256 of the file's bytes, or of all frames if there is no file
+    content: str = ""  # SHA-256 of the file's bytes or of all frames, or a checksum that a store vouches for
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ VIEW_KEYS = {"center_crop": "centre", "three_crop": "three"}
 
 
 def read_clip(
-    path: str | Path,
+    path: str | Path | StoredVideo,
     clip_spec: ClipSpec,
     sampling: SamplingConfig = DEFAULT_SAMPLING,
     *,
@@ -80,16 +81,18 @@ def read_clip(
 
     `overrides` are fields of `SamplingConfig`. `time_range` (begin and end in seconds) treats that part as the whole
     video: starts count from its beginning, and clips that extend beyond its end continue from its beginning. Raises
-    `VideoError` if the file cannot be read.
+    `VideoError` if the file cannot be read, and OSError if an object cannot be reached.
 
     ```python
     clip = read_clip("tennis.mp4", model.clip_spec, clips_per_video=10, views="three_crop")
     ```
     """
-    path, sampling = Path(path), replace(sampling, **overrides)
+    sampling = replace(sampling, **overrides)
+    file = path.resolve() if isinstance(path, StoredVideo) else Path(path)
+    stamp = _file_stamp(file) if isinstance(file, Path) else None
 
     def read(by_decoding: bool) -> Clip:
-        index, content = _index_and_content(path, _file_stamp(path), by_decoding)
+        index, content = _index_and_content(file, stamp, by_decoding)
         return clip_from_frames(
             index.times,
             index.duration,
@@ -101,9 +104,12 @@ def read_clip(
         )
 
     try:
-        return read(by_decoding=False)
+        clip = read(by_decoding=False)
     except MissingFramesError:
-        return read(by_decoding=True)
+        clip = read(by_decoding=True)
+    if isinstance(file, ResolvedVideo):
+        file.check_unchanged()
+    return clip
 
 
 def _file_stamp(path: Path) -> tuple[int, int, int] | None:
@@ -116,10 +122,13 @@ def _file_stamp(path: Path) -> tuple[int, int, int] | None:
 
 
 @lru_cache(maxsize=2)
-def _index_and_content(path: Path, stamp: tuple[int, int, int] | None, by_decoding: bool) -> tuple[VideoIndex, str]:
-    """Return the index and the hash of a file; consecutive clips of a long video share them."""
+def _index_and_content(
+    file: VideoFile, stamp: tuple[int, int, int] | None, by_decoding: bool
+) -> tuple[VideoIndex, str]:
+    """Return the index and the content of a file; consecutive clips of a long video share them."""
     del stamp  # part of the key
-    return probe(path, by_decoding=by_decoding), file_sha256(path)
+    index = probe(file, by_decoding=by_decoding)
+    return index, file.content() if isinstance(file, ResolvedVideo) else file_sha256(file)
 
 
 def clip_from_frames(

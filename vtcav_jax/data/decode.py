@@ -10,7 +10,7 @@ Like the decoders of the reference implementations, we drop transparency and ign
 import datetime
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -19,10 +19,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from vtcav_jax.data.remote.mp4_boxes import media_ranges
+from vtcav_jax.data.remote.stored_video import ResolvedVideo
+
 # FFmpeg reads a text file as an animation of its letters, an image as one frame, a playlist as the files it names.
 _NOT_VIDEO = ("tty", "image2", "hls", "dash", "concat", "concatf")
+# Codecs of which an MP4 file's tables say all that packets do, so that frames of remote files need not be transferred.
+_CODECS_WITH_TABLES = ("h264", "hevc", "av1", "mpeg4", "mjpeg")
 _HIDDEN_FRAMES = ("vp8",)  # codecs with separate packets for reference frames that are never displayed
 _FALLBACK_RATE = 25  # frames per second if neither packets nor header give times
+
+
+VideoFile = Path | ResolvedVideo
 
 
 class VideoError(ValueError):
@@ -41,7 +49,7 @@ class MissingFramesError(VideoError):
 class VideoIndex:
     """Frames, times and size of a video file."""
 
-    path: Path
+    path: VideoFile
     times: Float[np.ndarray, " frames"]  # seconds from the first frame
     duration: float  # seconds, including the last frame
     width: int  # after rotation, like `height`
@@ -56,17 +64,19 @@ class VideoIndex:
         return len(self.times) / self.duration
 
 
-def probe(path: str | Path, *, by_decoding: bool = False) -> VideoIndex:
+def probe(path: str | VideoFile, *, by_decoding: bool = False) -> VideoIndex:
     """Build the index of all frames and their times from packets; with `by_decoding`, from decoded frames."""
-    path = Path(path)
-    with _open(path) as (_, stream, frames):
+    path = Path(path) if isinstance(path, str) else path
+    with _open(path) as (container, stream, frames):
         first = next(_explain_decode_errors(path, frames), None)
         if first is None:
             raise VideoError(f"{path.name} has a video stream without frames; it may have been truncated")
         rotation = round(first.rotation / 90) % 4 * 90
         size = (first.width, first.height) if rotation % 180 == 0 else (first.height, first.width)
-        by_decoding = by_decoding or stream.codec_context.name in _HIDDEN_FRAMES
-    packet_index = _index_from_packets(path)  # also checks that the file is complete
+        codec = stream.codec_context.codec.canonical_name
+        by_decoding = by_decoding or codec in _HIDDEN_FRAMES
+        has_tables = "mp4" in container.format.name.split(",") and codec in _CODECS_WITH_TABLES
+    packet_index = _index_from_packets(path, reads_tables=has_tables)  # also checks that the file is complete
     times, duration, timestamps, keys = (
         _index_from_frames(path) if by_decoding or packet_index is None else packet_index
     )
@@ -138,12 +148,12 @@ def _decode_from_start(index: VideoIndex, frame_numbers: list[int]) -> Iterator[
             return
 
 
-def _all_frames(path: Path) -> Iterator[Any]:
+def _all_frames(path: VideoFile) -> Iterator[Any]:
     with _open(path) as (_, _, frames):
         yield from _explain_decode_errors(path, frames)
 
 
-def _explain_decode_errors(path: Path, frames: Iterator[Any]) -> Iterator[Any]:
+def _explain_decode_errors(path: VideoFile, frames: Iterator[Any]) -> Iterator[Any]:
     """Yield the frames; raise FFmpeg's errors as `VideoError`."""
     from av.error import FFmpegError
 
@@ -176,11 +186,16 @@ class _Packet(NamedTuple):
     is_corrupt: bool
 
 
-def _index_from_packets(path: Path) -> tuple[np.ndarray, float, tuple[int, ...], tuple[int, ...]] | None:
-    """Return times, duration, timestamps and key timestamps; None if packets do not determine them."""
+def _index_from_packets(
+    path: VideoFile, *, reads_tables: bool
+) -> tuple[np.ndarray, float, tuple[int, ...], tuple[int, ...]] | None:
+    """Return times, duration, timestamps and key timestamps; None if packets do not determine them.
+
+    With `reads_tables`, the frames of a remote file count as zeros and are not transferred.
+    """
     from av.error import FFmpegError
 
-    with _open(path) as (container, stream, _):
+    with _open(path, reads_tables=reads_tables) as (container, stream, _):
         try:
             packets = [
                 _Packet(p.pts, p.duration, p.is_keyframe, p.is_discard, p.is_corrupt)
@@ -206,7 +221,7 @@ def _index_from_packets(path: Path) -> tuple[np.ndarray, float, tuple[int, ...],
         return *_frame_times(timestamps, last.duration, stream), timestamps, key_timestamps
 
 
-def _index_from_frames(path: Path) -> tuple[np.ndarray, float, tuple[int, ...], tuple[int, ...]]:
+def _index_from_frames(path: VideoFile) -> tuple[np.ndarray, float, tuple[int, ...], tuple[int, ...]]:
     with _open(path) as (_, stream, _):
         seen = [(frame.pts, frame.duration) for frame in _all_frames(path)]
         if not seen:
@@ -231,7 +246,7 @@ def _frame_rate(stream: Any) -> float:
     return float(stream.average_rate or stream.guessed_rate or _FALLBACK_RATE)
 
 
-def _check_complete(path: Path, container: Any, stream: Any, packets: list[_Packet]) -> None:
+def _check_complete(path: VideoFile, container: Any, stream: Any, packets: list[_Packet]) -> None:
     """Raise VideoError if a file ends well before its header states; headers are often wrong by one or two frames."""
     if packets[-1].is_corrupt:
         raise VideoError(_truncation_message(path, f"it ends within frame {len(packets) - 1}"))
@@ -253,39 +268,37 @@ def _matroska_seconds(text: str) -> float | None:
     return time.hour * 3600 + time.minute * 60 + time.second + time.microsecond / 1e6
 
 
-def _ends_with_semicolon(path: Path) -> bool:
+def _ends_with_semicolon(path: VideoFile) -> bool:
     """Return True if the file ends like a complete GIF; some programs append zero bytes."""
-    with path.open("rb") as file:
-        file.seek(-min(64, path.stat().st_size), 2)
+    with path.open() if isinstance(path, ResolvedVideo) else path.open("rb") as file:
+        file.seek(max(0, file.seek(0, 2) - 64))
         return file.read().rstrip(b"\0").endswith(b";")
 
 
-def _truncation_message(path: Path, reason: str) -> str:
+def _truncation_message(path: VideoFile, reason: str) -> str:
     return f"{path.name} was truncated: {reason}; copy it again from its source"
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[tuple[Any, Any, Iterator[Any]]]:
+def _open(path: VideoFile, *, reads_tables: bool = False) -> Iterator[tuple[Any, Any, Iterator[Any]]]:
     """Open a file; yield the container, its video stream and an iterator of all frames."""
     try:
-        import av
         from av.error import FFmpegError
         from av.stream import Disposition
     except ModuleNotFoundError as error:
         raise VideoError("reading videos needs PyAV: pip install av") from error
-    if not path.is_file():
-        raise VideoError(f"there is no file {path}; expected a video")
-    if not path.stat().st_size:
-        raise VideoError(f"{path.name} is empty; expected a video")
-    try:
-        # Without `file:`, a colon in the name would mean a protocol; old tags are often not UTF-8.
-        container = av.open(f"file:{path}", metadata_errors="replace")
-    except FFmpegError as error:
-        raise VideoError(
-            f"{path.name} is not a video that FFmpeg reads, or was truncated ({error.strerror}); expected a video such"
-            " as mp4"
-        ) from error
-    with container:
+    with ExitStack() as resources:
+        try:
+            if isinstance(path, ResolvedVideo):
+                container = _open_stored(path, resources.enter_context(path.open()), reads_tables)
+            else:
+                container = _open_file(path)
+        except FFmpegError as error:
+            raise VideoError(
+                f"{path.name} is not a video that FFmpeg reads, or was truncated ({error.strerror}); expected a video"
+                " such as mp4"
+            ) from error
+        resources.enter_context(container)
         name = container.format.name
         if name in _NOT_VIDEO or name.endswith("_pipe"):
             raise VideoError(
@@ -302,3 +315,30 @@ def _open(path: Path) -> Iterator[tuple[Any, Any, Iterator[Any]]]:
         # Worker processes read clips in parallel; threads inside a decoder would only compete with them.
         streams[0].codec_context.thread_count = 1
         yield container, streams[0], container.decode(streams[0])
+
+
+def _open_file(path: Path) -> Any:
+    import av
+
+    if not path.is_file():
+        raise VideoError(f"there is no file {path}; expected a video")
+    if not path.stat().st_size:
+        raise VideoError(f"{path.name} is empty; expected a video")
+    # Without `file:`, a colon in the name would mean a protocol; old tags are often not UTF-8.
+    return av.open(f"file:{path}", metadata_errors="replace")
+
+
+def _open_stored(path: ResolvedVideo, file: Any, reads_tables: bool) -> Any:
+    import av
+
+    if not file.seek(0, 2):
+        raise VideoError(f"{path.name} is empty; expected a video")
+    file.seek(0)
+    skipped = media_ranges(file) if reads_tables and path.reads_ranges else []
+    file.seek(0)
+    # The whitelist keeps playlists from opening files and addresses that they name. Parsers would look at the zeros.
+    options = {"protocol_whitelist": "none"} | ({"fflags": "noparse+nofillin"} if skipped else {})
+    container = av.open(file, metadata_errors="replace", options=options)
+    if skipped:
+        file.skip_ranges(skipped)
+    return container

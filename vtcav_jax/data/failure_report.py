@@ -16,7 +16,7 @@ def failure_table(reads: Iterable[ReadResult]) -> str:
     failed = [read for read in reads if read.failure is not None]
     if not failed:
         return "nothing failed"
-    noun = "file" if all(read.item.path for read in failed) else "clip"
+    noun = "file" if all(read.item.path or read.item.stored_video for read in failed) else "clip"
     if len(failed) == 1:
         return f"1 {noun} could not be read: {failed[0].item.name}: {_without_name(failed[0])}"
     reads_by_reason: dict[str, list[ReadResult]] = {}
@@ -33,13 +33,15 @@ def failure_table(reads: Iterable[ReadResult]) -> str:
 
 def write_failures(path: str | Path, reads: Sequence[ReadResult]) -> None:
     """Write a CSV with the columns name, file and reason; it has no rows if all clips were read."""
-    rows = ((read.item.name, read.item.path or "", read.failure) for read in reads if read.failure is not None)
+    failed = (read for read in reads if read.failure is not None)
+    rows = ((read.item.name, read.item.path or read.item.stored_video or "", read.failure) for read in failed)
     write_table(Path(path), ("name", "file", "reason"), rows, errors="backslashreplace")
 
 
 def _without_name(read: ReadResult) -> str:
     text = str(read.failure)
-    for name in (str(read.item.path), read.item.path.name) if read.item.path else (read.item.name,):
+    place = read.item.path or read.item.stored_video
+    for name in (str(place), place.name) if place else (read.item.name,):
         text = text.replace(name, "")
     return escape_control_chars(text.strip().removeprefix("is ")).replace("\n", " ")
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from vtcav_jax.data.source import FileSource, SourceItem, disambiguate, one_line
 
@@ -122,8 +122,14 @@ def _find_videos(folder: Path, ancestors: frozenset[tuple[int, int]]) -> Iterato
         path = folder / entry.name
         if _is_folder(entry):
             yield from _find_videos(path, ancestors | {folder_id})
-        elif path.suffix.lower() not in NON_VIDEO_SUFFIXES and entry.name.lower() not in NON_VIDEO_NAMES:
+        elif is_video_name(entry.name):
             yield path
+
+
+def is_video_name(name: str) -> bool:
+    """Return whether a file of this name counts as a video, and not as one that accompanies videos."""
+    suffix = PurePosixPath(name).suffix.lower()
+    return suffix not in NON_VIDEO_SUFFIXES and name.lower() not in NON_VIDEO_NAMES
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

@@ -20,6 +20,7 @@ from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.clip import DEFAULT_SAMPLING, Clip, SamplingConfig
 from vtcav_jax.data.decode import VideoError
 from vtcav_jax.data.decode_worker import Worker, WorkerDiedError, WorkerTimeoutError
+from vtcav_jax.data.remote.object_store import ObjectError
 from vtcav_jax.data.source import Source, SourceItem
 
 ITEM_TIMEOUT = 600.0  # seconds per item: long videos take minutes, and decoders can hang
@@ -56,7 +57,7 @@ class ItemReader:
         try:
             item = self.source.items[i]
             return ReadResult(i, item, self.source.read(i, self.clip_spec, sampling))
-        except VideoError as error:
+        except (VideoError, ObjectError) as error:
             return ReadResult(i, item, None, str(error))
         except (OSError, MemoryError) as error:
             return ReadResult(i, item, None, f"{item.name} cannot be read ({error or type(error).__name__})")

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from vtcav_jax.data.remote import addresses, listing, shards
+from vtcav_jax.data.remote.object_store import ObjectError
 from vtcav_jax.data.source import FileSource, Source, SourceItem, one_line
 from vtcav_jax.names import unknown_name_message
 
@@ -10,6 +12,8 @@ SOURCE_KINDS = {
     "FILE": "one video",
     "FILE.csv": "a manifest with the columns path and optionally label, label:HEAD, start, end, boxes, source",
     "tfds:NAME:SPLIT": "a local TFDS dataset; append ?data_dir=FOLDER if it is not in TFDS's default folder",
+    "SHARDS.tar": "WebDataset shards, such as shards-{000..007}.tar; files or addresses",
+    "ADDRESS": "a video, manifest or shards at https://, or those or a folder at gs://, s3:// or another store",
     "worlds:NAME:N:SEED": "N clips of a synthetic world; N and SEED are optional",
 }
 
@@ -27,6 +31,8 @@ def open_source(spec: str | Path) -> Source:
     text = str(spec)
     path = Path(text).expanduser()
     scheme, colon, rest = text.partition(":")
+    if addresses.is_address(text) or (shards.is_shard_pattern(text) and not path.is_dir()):
+        return _open_stored(text, path)
     if path.is_dir():
         from vtcav_jax.data import decoded_dataset, folder
 
@@ -58,3 +64,20 @@ def open_source(spec: str | Path) -> Source:
             f"{unknown_name_message('kind of source', [scheme], ['tfds', 'worlds'])}, and there is no file {text}"
         )
     raise ValueError(f"there is no file or folder {text}; a source is one of {', '.join(SOURCE_KINDS)}")
+
+
+def _open_stored(text: str, path: Path) -> Source:
+    """Open tar files, or what is at an address."""
+    if not addresses.is_address(text):
+        return shards.open_shards(str(path), text)
+    addresses.check_recordable(text)
+    try:
+        if shards.is_shard_pattern(addresses.object_name(text)):
+            return shards.open_shards(text, text)
+        if addresses.object_suffix(text) == ".csv":
+            from vtcav_jax.data import manifest
+
+            return manifest.open_remote_manifest(text, text)
+        return listing.open_remote_videos(text, text)
+    except ObjectError as error:
+        raise ValueError(str(error)) from error

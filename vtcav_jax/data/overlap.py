@@ -3,7 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from vtcav_jax.console import progress
+from vtcav_jax.console import progress, warn
+from vtcav_jax.data.remote.stored_video import CHECKSUM_PREFIX
 from vtcav_jax.data.source import Source, SourceItem, item_content
 from vtcav_jax.data.world_source import WorldSource
 
@@ -48,13 +49,20 @@ def shared_note(source: Source, shared: Mapping[int, str], role: str) -> str:
 
 def _contents(source: Source) -> Iterator[tuple[int, str]]:
     """Yield the index and the content of each item that can be read."""
+    n_checksums = 0
     for (i,) in progress(([i] for i in range(len(source.items))), len(source.items), "videos compared"):
         try:
             content = item_content(source, i)
         except OSError:
             continue
         if content is not None:
+            n_checksums += content.startswith(CHECKSUM_PREFIX)
             yield i, content
+    if n_checksums:
+        warn(
+            f"{n_checksums} videos of {source.spec} are identified by their store's checksums: the same videos at other"
+            " places cannot be recognised"
+        )
 
 
 def _overlap(a: SourceItem, b: SourceItem) -> bool:

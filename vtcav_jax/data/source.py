@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, overload, runtime_checkable
+from urllib.parse import unquote
 
 from vtcav_jax.checksums import file_sha256, json_sha256
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.clip import Clip, SamplingConfig, read_clip
 from vtcav_jax.data.decode import VideoError
+from vtcav_jax.data.remote.stored_video import StoredVideo
 from vtcav_jax.names import escape_control_chars
 
 
@@ -26,6 +28,7 @@ class SourceItem:
     end: float | None = None
     boxes: Path | None = None  # CSV of bounding boxes
     source: str = ""  # video that the item was cut from, if other items can be from the same one
+    stored_video: StoredVideo | None = None  # in place of `path`: at an address, or in a tar file
 
     @property
     def source_video(self) -> str:
@@ -35,8 +38,10 @@ class SourceItem:
     @property
     def recording(self) -> str:
         """Name of the video that the item's file was cut from; empty if the file itself is that video, or unknown."""
-        is_own_file = self.path is not None and self.path.as_posix().endswith(self.source)
-        return "" if is_own_file else self.source
+        places = [self.path.as_posix()] if self.path is not None else []
+        if self.stored_video is not None:
+            places += [self.stored_video.location, unquote(self.stored_video.location)]
+        return "" if any(place.endswith(self.source) for place in places) else self.source
 
 
 @runtime_checkable
@@ -67,6 +72,8 @@ class Source(Protocol):
 def item_content(source: Source, i: int) -> str | None:
     """Return `Clip.content` of an item without decoding it; None if the source's identity determines the content."""
     item = source.items[i]
+    if item.stored_video is not None:
+        return item.stored_video.resolve().content()
     if item.path is not None:
         return file_sha256(item.path)
     stored_content = getattr(source, "content", None)
@@ -83,7 +90,7 @@ def is_unchanged(source: Source, i: int, content: str) -> bool:
 
 @dataclass(frozen=True)
 class FileSource:
-    """Source of video files: a folder, a manifest, or a single file."""
+    """Source of videos: a folder, a manifest, a single file, addresses, or tar files."""
 
     spec: str
     heads: dict[str, tuple[str, ...]]
@@ -97,13 +104,14 @@ class FileSource:
 
     def read(self, i: int, clip_spec: ClipSpec, sampling: SamplingConfig) -> Clip:
         item = self.items[i]
-        assert item.path is not None
-        if item.path.is_dir():
+        video = item.stored_video or item.path
+        assert video is not None
+        if item.path is not None and item.path.is_dir():
             raise VideoError(f"{item.path.name} is a folder that cannot be listed; check its permissions")
         time_range = None
         if item.start is not None or item.end is not None:
             time_range = (item.start or 0.0, float("inf") if item.end is None else item.end)
-        return read_clip(item.path, clip_spec, sampling.with_random_start(i), time_range=time_range)
+        return read_clip(video, clip_spec, sampling.with_random_start(i), time_range=time_range)
 
 
 @dataclass(frozen=True)

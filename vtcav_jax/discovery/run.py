@@ -99,6 +99,7 @@ def discover(
     out, runtime = Path(out), runtime or Runtime.local()
     network = on_devices(network, runtime)
     source = inputs.as_source(videos)
+    inputs.require_files(source)
     reader = GridReader(network, tuple(dict.fromkeys(stages)), config.motion_only, runtime)
     reader.shapes()
     target_source = inputs.as_source(targets)

@@ -88,11 +88,12 @@ def _annotated_boxes(window: Window) -> Bool[np.ndarray, "frames h w"] | None:
     from vtcav_jax.data.decode import probe
 
     item = window.read.item
-    if item.boxes is None or item.path is None:
+    video = item.stored_video.resolve() if item.stored_video else item.path
+    if item.boxes is None or video is None:
         return None
     tables = read_boxes(item.boxes)
-    boxes = tables.get(item.path.name, tables.get("", ()))
-    index = probe(item.path)
+    boxes = tables.get(video.name, tables.get("", ()))
+    index = probe(video)
     box_mask = np.zeros((int(window.clip.frames.max()) + 1, index.height, index.width), bool)
     for box in boxes:
         if box.frame < len(box_mask) and (corners := to_pixels(box.corners, index.height, index.width)):

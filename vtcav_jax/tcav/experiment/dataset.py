@@ -1,6 +1,6 @@
 """Selection and checks of an experiment's clips before any of them is encoded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Int
 
-from vtcav_jax.checksums import file_sha256, json_sha256
+from vtcav_jax.checksums import json_sha256
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts.concept_sets import ConceptClip, ConceptSets, forbid_leaks, letterboxed
 from vtcav_jax.concepts.source_videos import clips_of_target_recordings, source_video_ids
@@ -16,6 +16,8 @@ from vtcav_jax.data.clip import Clip, SamplingConfig
 from vtcav_jax.data.decode import VideoError, probe
 from vtcav_jax.data.frame_sampling import select_frames
 from vtcav_jax.data.loader import ReadResult
+from vtcav_jax.data.remote.object_store import ObjectError
+from vtcav_jax.data.remote.stored_video import CHECKSUM_PREFIX
 from vtcav_jax.data.source import Source, SourceItem, item_content
 from vtcav_jax.data.world_source import WorldSource
 from vtcav_jax.models import Network
@@ -139,17 +141,21 @@ def select_clips(
     with concerning("targets"):
         class_clips, class_notes = clips_by_class(network, targets, source, max_clips, seed)
     items = sorted({i for target in class_clips for i in target.rows})
-    content_keys, failures, short_clips = {}, [], []
+    content_keys, contents, failures, short_clips = {}, {}, [], []
     for i in items:
         item = source.items[i]
-        if item.path is None:
-            content_keys[i] = content_key(source.identity, i, item_content(source, i))
-            continue
-        if (problem := _read_problem(item.path, clip_spec, item.name, short_clips)) is None:
-            content_keys[i] = file_sha256(item.path)
-        else:
+        if item.path and (problem := _read_problem(item.path, clip_spec, item.name, short_clips)) is not None:
             failures.append(ReadResult(i, item, None, problem))
-    forbid_leaks(sets.clips, {source.items[i].name: sha for i in content_keys if (sha := item_content(source, i))})
+            continue
+        try:
+            contents[i] = item_content(source, i)
+        except ObjectError as error:
+            failures.append(ReadResult(i, item, None, str(error)))
+            continue
+        has_file = item.path is not None or item.stored_video is not None
+        content_keys[i] = contents[i] if has_file else content_key(source.identity, i, contents[i])
+    forbid_leaks(sets.clips, {source.items[i].name: content for i, content in contents.items() if content})
+    stored_notes = _unchecked_note(source, contents)
     _forbid_world_targets(sets.clips, source, items)
     readable = []
     for n, clip in enumerate(sets.clips):
@@ -188,9 +194,20 @@ def select_clips(
         tuple(failures),
         tuple(short_clips),
         duplicate_targets,
-        (*sets.notes, *class_notes, *recording_notes, *source_notes),
+        (*sets.notes, *class_notes, *recording_notes, *source_notes, *stored_notes),
     )
     return ExperimentClips(concept_selection, tuple(readable), source_videos, target_selection, classes, preflight)
+
+
+def _unchecked_note(source: Source, contents: Mapping[int, str | None]) -> list[str]:
+    """Return a note on targets that are identified by a checksum of their store, which no file can be compared with."""
+    unchecked = [i for i, content in contents.items() if content and content.startswith(CHECKSUM_PREFIX)]
+    if not unchecked:
+        return []
+    return [
+        f"{len(unchecked)} target videos of {source.spec} are identified by their store's checksums: concept clips that"
+        " are the same videos, or were cut from them, cannot be recognised; make sure that there are none"
+    ]
 
 
 def _forbid_world_targets(clips: Sequence[ConceptClip], source: Source, items: Sequence[int]) -> None:

@@ -1,0 +1,1 @@
+"""Videos that are no local files: objects at addresses, and members of tar files."""
