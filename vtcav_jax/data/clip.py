@@ -4,15 +4,16 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 
-from vtcav_jax.checksums import file_sha256
+from vtcav_jax.checksums import file_sha256, shared_file_sha256
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.data.decode import MissingFramesError, decode_frames, probe
+from vtcav_jax.data.decode import MissingFramesError, VideoIndex, decode_frames, probe
 from vtcav_jax.data.frame_sampling import select_frames
 from vtcav_jax.data.resize import Views, square_views
 from vtcav_jax.settings import check_settings, setting
@@ -88,8 +89,11 @@ def read_clip(
     path, sampling = Path(path), replace(sampling, **overrides)
 
     def read(by_decoding: bool) -> Clip:
-        index = probe(path, by_decoding=by_decoding)
-        content = file_sha256(path)
+        if time_range is None:
+            index, content = probe(path, by_decoding=by_decoding), file_sha256(path)
+        else:  # other parts of the file are likely to be read next
+            content = shared_file_sha256(path) if path.is_file() else ""
+            index = _shared_index(path, content, by_decoding)
         return clip_from_frames(
             index.times,
             index.duration,
@@ -104,6 +108,11 @@ def read_clip(
         return read(by_decoding=False)
     except MissingFramesError:
         return read(by_decoding=True)
+
+
+@lru_cache(maxsize=4)
+def _shared_index(path: Path, content: str, by_decoding: bool) -> VideoIndex:
+    return probe(path, by_decoding=by_decoding)
 
 
 def clip_from_frames(

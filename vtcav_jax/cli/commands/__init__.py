@@ -25,7 +25,9 @@ def open_nonempty(spec: str, name: str = "videos") -> Source:
         source = open_source(spec)
         if not source.items:
             raise ValueError(f"{spec} has no videos")
-        return source
+    for note in getattr(source, "notes", ()):
+        info(f"note: {note}")
+    return source
 
 
 def load_network(
