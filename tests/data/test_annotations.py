@@ -10,9 +10,9 @@ import pytest
 
 from tests.data.test_decode import number_in, write
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.data import SamplingConfig, VideoError, failure_table, open_source, stream
+from vtcav_jax.data import SamplingConfig, VideoError, failure_table, open_source, prepare_dataset, stream
 from vtcav_jax.data import decode as decode_module
-from vtcav_jax.data.source import item_content
+from vtcav_jax.data.source import FileSource, item_content
 
 CLIP = ClipSpec(frames=4, size=32)
 RAW = SamplingConfig(normalise=False)
@@ -22,6 +22,12 @@ RAW = SamplingConfig(normalise=False)
 def video(tmp_path_factory):
     """Write a video of 100 numbered frames, 25 per second."""
     return write(tmp_path_factory.mktemp("video") / "video.mp4", "libx264", total=100)
+
+
+def opened(spec: str) -> FileSource:
+    source = open_source(spec)
+    assert isinstance(source, FileSource)
+    return source
 
 
 def place(video: Path, folder: Path, *names: str) -> Path:
@@ -65,7 +71,7 @@ def test_kinetics_in_the_layouts_of_its_downloaders(video, tmp_path, form):
         stem = f"{row['youtube_id']}_{int(row['time_start']):06d}_{int(row['time_end']):06d}"
         name = form.format(stem=stem, label=row["label"], label_=row["label"].replace(" ", "_"))
         place(video, tmp_path / "k400", name)
-    source = open_source(f"kinetics:{file}:{tmp_path / 'k400'}")
+    source = opened(f"kinetics:{file}:{tmp_path / 'k400'}")
     assert source.heads == {"label": ("eating spaghetti", "passing American football (in game)", "testifying")}
     assert [item.name for item in source.items] == [
         "---QUuC4vJs_000084_000094",
@@ -105,7 +111,7 @@ def test_the_replacement_of_a_damaged_kinetics_video_is_preferred(video, tmp_pat
 def test_a_kinetics_test_file_without_labels(video, tmp_path):
     file = table(tmp_path / "test.csv", "youtube_id,time_start,time_end,split", "---0dWlqevI,19,29,test")
     folder = place(video, tmp_path / "k400", "test/---0dWlqevI_000019_000029.mp4")
-    source = open_source(f"kinetics:{file}:{folder}")
+    source = opened(f"kinetics:{file}:{folder}")
     assert source.heads == {} and source.items[0].labels == {} and source.notes == ()
 
 
@@ -132,7 +138,7 @@ def test_ucf101_lists_with_and_without_numbers(video, tmp_path):
     assert groups == ["v_ApplyEyeMakeup_g08", "v_ApplyEyeMakeup_g08", "v_Archery_g08"]
     tested = open_source(f"ucf101:{test}:{folder}")
     assert labels(tested) == ["Archery", "ApplyLipstick"] and existing(tested) == [True, False]
-    assert tested.items[0].name == "Archery/v_Archery_g01_c01" and tested.items[1].path.name.endswith("_c01.avi")
+    assert tested.items[0].name == "Archery/v_Archery_g01_c01" and str(tested.items[1].path).endswith("_c01.avi")
 
 
 def test_ucf101_faults_are_listed_together(video, tmp_path):
@@ -350,3 +356,13 @@ def test_names_with_colons_and_missing_parts(video, tmp_path):
         open_source("kinetics:x.csv")
     with pytest.raises(ValueError, match=r"there is no folder .*nowhere; expected the folder of the videos"):
         open_source(f"kinetics:{table(tmp_path / 'val.csv', *KINETICS_ROWS)}:{tmp_path / 'nowhere'}")
+
+
+def test_a_prepared_dataset_keeps_labels_and_recordings(video, tmp_path, egtea_list):
+    source = open_source(f"egtea:{egtea_list}:{place(video, tmp_path / 'full', 'OP01-R01-PastaSalad.mp4')}")
+    failed = prepare_dataset(source, CLIP, RAW, tmp_path / "prepared", num_workers=0)
+    prepared = open_source(tmp_path / "prepared")
+    assert [read.item.name for read in failed] == [source.items[2].name] and prepared.heads == source.heads
+    for item, original in zip(prepared.items, source.items[:2], strict=True):
+        assert (item.labels, item.further_labels) == (original.labels, original.further_labels)
+        assert item.source_video == original.source_video

@@ -11,13 +11,13 @@ from typing import Any
 from vtcav_jax.atomic import write_text
 from vtcav_jax.concepts.config import NEGATIVE_PREFIX
 from vtcav_jax.console import progress
-from vtcav_jax.names import abridged_list
+from vtcav_jax.names import abridged_list, count_noun
 from vtcav_jax.report import glossary, html
 from vtcav_jax.report.comparison import page as comparison_page
-from vtcav_jax.report.effect_sizes import count_noun
 from vtcav_jax.report.figures import png as raster
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, open_run_folder, unique_in_order
+from vtcav_jax.report.sections import accuracy as accuracy_sections
 from vtcav_jax.report.sections import discovery_benchmark as discovery_benchmark_sections
 from vtcav_jax.report.sections import evaluation as evaluation_sections
 from vtcav_jax.report.sections import maps as map_sections
@@ -40,6 +40,7 @@ SECTION_BUILDERS: tuple[Callable[[RunFolder], Sequence[Section]], ...] = (
     motion_sections.motion_sections,
     time_sensitivity_sections.time_sensitivity_sections,
     pyramid_sections.pyramid_sections,
+    accuracy_sections.accuracy_sections,
     evaluation_sections.evaluation_sections,
     tcav_benchmark_sections.tcav_benchmark_sections,
     discovery_benchmark_sections.discovery_benchmark_sections,
@@ -117,6 +118,7 @@ def report_title(run: RunFolder) -> str:
         if targets:
             names = join_names(unique_in_order(targets))
             topics.append(f"{topic} {names} in {_network_name(run, task)}")
+    topics += [f"accuracy of {_network_name(run, 'evaluate')}"] if run.accuracies else []
     topics += ["attribution methods scored on clips with a known cause"] if run.method_score_rows else []
     return f"{run.name}: {'; '.join(topics)}"
 
@@ -165,6 +167,8 @@ def run_header(run: RunFolder) -> str:
     for record in run.records:
         if record.task in TASK_PHRASES:
             pairs += [(TASK_PHRASES[record.task], _describe_map_run(record.config))]
+        elif record.task == "evaluate":
+            pairs += [("videos", str(record.config.get("videos", ""))), ("views", _describe_views(record.config))]
         elif record.task == "pyramid":
             pairs += [("class feature pyramid", _describe_pyramid_run(record.config))]
     return html.definition_list(pairs)
@@ -194,6 +198,11 @@ def _describe_map_run(config: dict[str, Any]) -> str:
         else f"{count_noun(n_clips, 'clip')} per video"
     )
     return f"{', '.join(config.get('targets', ()))}; {method_text}; videos {config.get('videos', '')}, {clips_text}"
+
+
+def _describe_views(config: dict[str, Any]) -> str:
+    clips, crops = config.get("views") or (1, 1)
+    return f"{count_noun(clips, 'clip')} x {count_noun(crops, 'crop')} per video ({config.get('views_origin', '')})"
 
 
 def _describe_pyramid_run(config: dict[str, Any]) -> str:

@@ -13,14 +13,8 @@ from vtcav_jax.concepts import read_concepts
 from vtcav_jax.console import emit, info
 from vtcav_jax.data import failure_table
 from vtcav_jax.models import PRESETS
-from vtcav_jax.report.effect_sizes import (
-    count_noun,
-    effect_size,
-    effect_unit,
-    format_effect,
-    format_p,
-    format_percent,
-)
+from vtcav_jax.names import count_noun
+from vtcav_jax.report.effect_sizes import effect_size, effect_unit, format_effect, format_p, format_percent
 from vtcav_jax.report.random_weights_notice import RANDOM_WEIGHTS_NOTICE, RANDOM_WEIGHTS_PREFIX
 from vtcav_jax.report.run_reader import open_run_folder
 from vtcav_jax.report.text.tcav import class_answers

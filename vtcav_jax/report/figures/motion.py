@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 
 from vtcav_jax.attribution.motion.summary import MAX_STATIC_SHARE, MIN_MOTION_SHARE, format_clips
-from vtcav_jax.report.effect_sizes import count_noun, format_percent
+from vtcav_jax.names import count_noun
+from vtcav_jax.report.effect_sizes import format_percent
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, draw_left_axis, slug
 from vtcav_jax.runs.attribution_rows import ClassMotionRow, ClipMotionRow, ProfileRow

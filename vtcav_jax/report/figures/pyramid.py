@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vtcav_jax.report.effect_sizes import count_noun, format_number, format_p, format_percent, format_range
+from vtcav_jax.names import count_noun
+from vtcav_jax.report.effect_sizes import format_number, format_p, format_percent, format_range
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, draw_left_axis, slug
 from vtcav_jax.report.text.pyramid import exceeds_chance, format_node_share, level_name

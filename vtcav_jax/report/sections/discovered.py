@@ -1,7 +1,8 @@
 """Section of a Video-TCAV run with concepts that were discovered: what each could be, and what they explain."""
 
+from vtcav_jax.names import count_noun
 from vtcav_jax.report import html
-from vtcav_jax.report.effect_sizes import count_noun, format_p, format_percent
+from vtcav_jax.report.effect_sizes import format_p, format_percent
 from vtcav_jax.report.glossary import linked_paragraph
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder

@@ -14,9 +14,10 @@ from vtcav_jax.evaluation.faithfulness.own_clips import (
     metric_title,
 )
 from vtcav_jax.evaluation.trivial_maps import TRIVIAL_MAPS
+from vtcav_jax.names import count_noun
 from vtcav_jax.report import html, random_weights_notice
 from vtcav_jax.report.animation import maps as map_animations
-from vtcav_jax.report.effect_sizes import count_noun, format_number, format_percent, format_signed
+from vtcav_jax.report.effect_sizes import format_number, format_percent, format_signed
 from vtcav_jax.report.figures import motion as motion_figures
 from vtcav_jax.report.glossary import linked_paragraph
 from vtcav_jax.report.html import Section

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
+from vtcav_jax.names import count_noun
 from vtcav_jax.report.effect_sizes import (
     comparison_name,
-    count_noun,
     format_number,
     format_p,
     format_percent,

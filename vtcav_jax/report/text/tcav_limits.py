@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from vtcav_jax.report.effect_sizes import count_noun, format_percent
+from vtcav_jax.names import count_noun
+from vtcav_jax.report.effect_sizes import format_percent
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
 from vtcav_jax.report.text.names import join_names
 from vtcav_jax.report.text.tcav_verdicts import INCONCLUSIVE_VERDICTS, UNCERTAIN, VERDICT_TEXTS
