@@ -45,26 +45,29 @@ class LabelledPredictions:
         ).sum(1)
 
 
-def head_accuracy(predictions: LabelledPredictions, *, seed: int = 0) -> list[AccuracyRow]:
-    """Return the accuracy rows of one head: top-1, top-5 if there are more classes, mean per class, mAP."""
+def top_k_accuracy(predictions: LabelledPredictions) -> list[AccuracyRow]:
+    """Return the rows of top-1 accuracy and, if there are more than five classes, top-5 accuracy."""
     ranks, units = predictions.ranks, predictions.units
-    values = {TOP_1: share_with_ci(ranks == 1, units)}
-    if len(predictions.classes) > TOP_K:
-        values[TOP_5] = share_with_ci(ranks <= TOP_K, units)
-    values[CLASS_MEAN] = class_mean_with_ci(ranks == 1, predictions.labels, units, seed=seed)
-    values[MEAN_AP] = mean_average_precision_with_ci(predictions, seed=seed)
     n_classes = len(np.unique(predictions.labels))
-    n_ap_classes = int(predictions.is_class.any(0).sum())
     return [
         AccuracyRow(
-            predictions.head,
-            measure,
-            *value,
-            len(units),
-            len(set(units)),
-            n_ap_classes if measure == MEAN_AP else n_classes,
+            predictions.head, measure, *share_with_ci(ranks <= k, units), len(units), len(set(units)), n_classes
         )
-        for measure, value in values.items()
+        for measure, k in ((TOP_1, 1), (TOP_5, TOP_K))
+        if k == 1 or len(predictions.classes) > k
+    ]
+
+
+def head_accuracy(predictions: LabelledPredictions, *, seed: int = 0) -> list[AccuracyRow]:
+    """Return all accuracy rows of one head: top-1, top-5 if there are more classes, mean per class, mAP."""
+    rows = top_k_accuracy(predictions)
+    class_mean = class_mean_with_ci(predictions.ranks == 1, predictions.labels, predictions.units, seed=seed)
+    mean_ap = mean_average_precision_with_ci(predictions, seed=seed)
+    counts, n_ap_classes = (rows[0].n_clips, rows[0].n_videos), int(predictions.is_class.any(0).sum())
+    return [
+        *rows,
+        AccuracyRow(predictions.head, CLASS_MEAN, *class_mean, *counts, rows[0].n_classes),
+        AccuracyRow(predictions.head, MEAN_AP, *mean_ap, *counts, n_ap_classes),
     ]
 
 

@@ -1,6 +1,5 @@
 """Command of the task evaluate: measure the accuracy of a network on labelled videos."""
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from vtcav_jax.accuracy.stored_predictions import (
 )
 from vtcav_jax.accuracy.views import PAPER, ViewPlan, plan_views
 from vtcav_jax.attribution.videos.stored_results import StoredResults, npz_content
+from vtcav_jax.cli.accuracy_table import accuracy_table
 from vtcav_jax.cli.arguments import (
     LabelTreeArguments,
     ModelArguments,
@@ -24,7 +24,7 @@ from vtcav_jax.cli.arguments import (
     RunArguments,
     VideoArguments,
 )
-from vtcav_jax.cli.commands import all_failed_error, format_table, load_network, open_nonempty
+from vtcav_jax.cli.commands import all_failed_error, load_network, open_nonempty
 from vtcav_jax.cli.commands.report import write_page
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit, info, progress
@@ -174,32 +174,6 @@ def write_accuracy_tables(
     write_rows(folder / rows.VIDEO_PREDICTIONS_CSV, rows.VideoPredictionRow, predictions)
     write_rows(folder / rows.UNMATCHED_CLASSES_CSV, rows.UnmatchedClassRow, unmatched)
     return accuracies
-
-
-def accuracy_table(accuracies: Sequence[rows.AccuracyRow]) -> str:
-    """Format the measures of each head in percent, with their intervals."""
-    heads = list(dict.fromkeys(row.head for row in accuracies))
-    measures = [
-        m for m in (rows.TOP_1, rows.TOP_5, rows.CLASS_MEAN, rows.MEAN_AP) if any(r.measure == m for r in accuracies)
-    ]
-    cells = []
-    for head in heads:
-        by_measure = {row.measure: row for row in accuracies if row.head == head}
-        first = by_measure[rows.TOP_1]
-        values = (format_percent_interval(by_measure[m]) if m in by_measure else "" for m in measures)
-        cells.append((head, first.n_clips, first.n_videos, first.n_classes, *values))
-    header = ("head", "clips", "source videos", "classes", *measures)
-    text = "In percent, with the 95 % interval over source videos; classes: those with videos."
-    if any(rows.HEAD_SEPARATOR in head for head in heads):
-        text += "\nSeveral heads joined by + count as right if all are."
-    return f"{format_table(header, cells, left=1)}\n{text}"
-
-
-def format_percent_interval(row: rows.AccuracyRow) -> str:
-    """Return the value in percent, with its interval if it has one."""
-    if math.isnan(row.low):
-        return f"{100 * row.value:.1f}"
-    return f"{100 * row.value:.1f} ({100 * row.low:.1f} to {100 * row.high:.1f})"
 
 
 def unmatched_rows(network: Network, source: Source, joins: Sequence[HeadJoin]) -> list[rows.UnmatchedClassRow]:

@@ -8,11 +8,15 @@ from pathlib import Path
 import numpy as np
 
 from vtcav_jax import models
+from vtcav_jax.accuracy.measures import top_k_accuracy
+from vtcav_jax.accuracy.stored_predictions import labelled_predictions
+from vtcav_jax.cli.accuracy_table import accuracy_table
 from vtcav_jax.cli.arguments import NUM_WORKERS_HELP, VIDEOS_HELP, ModelArguments, RandomWeightsArguments
 from vtcav_jax.cli.commands import all_failed_error, format_table, load_network, open_nonempty
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit, info, progress, warn
 from vtcav_jax.data import SamplingConfig, Source, failure_table
+from vtcav_jax.names import count_noun
 from vtcav_jax.runs.tables import write_table
 from vtcav_jax.settings import (
     BATCH_HELP,
@@ -26,6 +30,7 @@ from vtcav_jax.settings import (
     setting,
 )
 from vtcav_jax.training.evaluate import predict_clips, predict_source
+from vtcav_jax.training.label_join import join_heads
 
 PREDICTION_COLUMNS = ("clip", "head", "rank", "class", "label", "probability")
 MAX_VIDEO_ROWS = 40  # rows of the table of videos on the terminal
@@ -62,11 +67,12 @@ def predict(args: PredictArguments, context: CommandContext) -> None:
     with concerning("clips_file"):
         array = None if args.clips_file is None else read_clip_array(args.clips_file)
     network = load_network(args.model, labels=args.labels, random_weights=args.random_weights, seed=args.seed)
+    by_position: dict[int, np.ndarray] = {}
     if array is not None:
         predictions, names = predict_array(network, array, args.batch_size), [str(len(array))]
     else:
         assert source is not None
-        predictions = predict_videos(network, source, args.sampling, args.batch_size, args.num_workers)
+        predictions = predict_videos(network, source, args.sampling, args.batch_size, args.num_workers, by_position)
         names = [item.name for item in source.items]
     rows: list[tuple] = []
     columns = (names, network.heads, (), (), [label for labels in network.heads.values() for label in labels], ())
@@ -81,6 +87,22 @@ def predict(args: PredictArguments, context: CommandContext) -> None:
                 emit(line.format(*chain(*zip(rows[-1], widths))))
     if args.out is not None:
         write_table(args.out, PREDICTION_COLUMNS, rows)
+    if source is not None and source.heads:
+        print_accuracy(network, source, by_position)
+
+
+def print_accuracy(network: models.Network, source: Source, by_position: dict[int, np.ndarray]) -> None:
+    """Print the accuracy on videos whose labels are classes of the network; a note says why there is none."""
+    try:
+        heads = labelled_predictions(network, source, join_heads(network.heads, source.heads), by_position)
+    except ValueError as error:
+        info(f"\nnote: no accuracy is computed: {error}")
+        return
+    if heads:
+        emit(f"\n{accuracy_table([row for head in heads for row in top_k_accuracy(head.predictions)])}")
+    left_out = len(by_position) - max((len(head.names) for head in heads), default=0)
+    if left_out:
+        info(f"note: {count_noun(left_out, 'video')} without a label of the network's classes left out of the accuracy")
 
 
 def predict_array(network: models.Network, clips: np.ndarray, batch_size: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -93,8 +115,14 @@ def predict_array(network: models.Network, clips: np.ndarray, batch_size: int) -
 
 
 def predict_videos(
-    network: models.Network, source: Source, sampling: SamplingConfig, batch_size: int, num_workers: int
+    network: models.Network,
+    source: Source,
+    sampling: SamplingConfig,
+    batch_size: int,
+    num_workers: int,
+    by_position: dict[int, np.ndarray],
 ) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the name and the probabilities of each video, which are added to `by_position`."""
     results = predict_source(network, source, batch_size, sampling, num_workers=num_workers)
     failed, cells = [], []
     for read, probability in progress(results, len(source.items), "videos", size=lambda _: 1):
@@ -105,6 +133,7 @@ def predict_videos(
         seconds = f"{read.clip.times.min():.2f} to {read.clip.times.max():.2f}"
         note = "frames repeated: shorter than the network's clip" if read.clip.padded else ""
         cells.append((read.item.name, f"{first} to {last}", seconds, note))
+        by_position[read.index] = probability
         yield read.item.name, probability
     info(f"\nRead {len(source.items) - len(failed)} of {len(source.items)} videos of {source.spec}")
     if cells:
