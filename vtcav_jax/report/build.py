@@ -141,7 +141,7 @@ def run_header(run: RunFolder) -> str:
         ]
     predictions_by_target = tcav_limits.predictions_by_target(run.prediction_rows)
     if len(predictions_by_target) > MAX_NAMED_CLASSES:
-        text = f"{tcav_limits.accuracy_text(run.prediction_rows)} of {len(predictions_by_target)} classes"
+        text = f"{tcav_limits.accuracy_text(run.prediction_rows)} of {count_noun(len(predictions_by_target), 'class')}"
         pairs.append(("accuracy", text))
     else:
         for target, predictions in predictions_by_target.items():
@@ -155,7 +155,8 @@ def run_header(run: RunFolder) -> str:
             row.clip_type: (row.n_negatives, row.n_random_sets) for row in rows if row.negatives == NEGATIVE_PREFIX
         }:
             negatives_text = ", ".join(
-                f"{n} {clip_type} clips in {sets} random sets" for clip_type, (n, sets) in pool.items()
+                f"{count_noun(n, f'{clip_type} clip')} in {count_noun(sets, 'random set')}"
+                for clip_type, (n, sets) in pool.items()
             )
             pairs.append(("random clips", negatives_text))
         pairs.append(("stages (layers)", ", ".join(unique_in_order([row.stage for row in rows]))))
@@ -179,7 +180,7 @@ def _describe_concepts(sizes: dict[tuple[str, str], int]) -> str:
     names_by_size: dict[str, list[str]] = {}
     for name in unique_in_order([name for name, _ in sizes]):
         size = " and ".join(f"{n} {clip_type}" for (other, clip_type), n in sizes.items() if other == name)
-        names_by_size.setdefault(f"{size} clips", []).append(name)
+        names_by_size.setdefault(f"{count_noun(size, 'clip')}", []).append(name)
     n_concepts = count_noun(sum(map(len, names_by_size.values())), "concept")
     if len(names_by_size) == 1:
         ((size, names),) = names_by_size.items()

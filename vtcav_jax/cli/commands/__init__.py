@@ -118,7 +118,9 @@ def all_failed_error(source: Source, failed: Sequence[ReadResult]) -> SettingErr
 
 
 def format_estimate(value: float, low: float, high: float) -> str:
-    """Return a value with its interval, or without it where a single observation has none."""
+    """Return a value with its interval, or without it where a single observation has none; NaN is undefined."""
+    if math.isnan(value):
+        return "undefined"
     return f"{value:.2f}" if math.isnan(low) else intervals.format_interval(value, low, high)
 
 

@@ -30,7 +30,7 @@ from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit, info, progress
 from vtcav_jax.data import ReadResult, Source, failure_table, write_failures
 from vtcav_jax.models import Network
-from vtcav_jax.names import abridged_list
+from vtcav_jax.names import abridged_list, count_noun
 from vtcav_jax.runs import accuracy_rows as rows
 from vtcav_jax.runs import directory
 from vtcav_jax.runs.tables import write_rows
@@ -204,13 +204,13 @@ def unmatched_lines(unmatched: Iterable[rows.UnmatchedClassRow], n_left_out: int
         names = [f"{row.class_name}{f' (near: {row.nearest})' if row.nearest else ''}" for row in of_videos]
         shown = abridged_list(names[:MAX_NAMED_UNMATCHED])
         more = f" and {len(names) - MAX_NAMED_UNMATCHED} more" if len(names) > MAX_NAMED_UNMATCHED else ""
-        noun = "1 class" if len(names) == 1 else f"{len(names)} classes"
+        noun = count_noun(len(names), "class")
         lines.append(
             f"note: the network has no counterpart of {noun} of the videos: {shown}{more}; {n_left_out} of the videos"
             " are left out (all in unmatched_classes.csv)"
         )
     elif n_left_out:
-        lines.append(f"note: {n_left_out} videos have no label and are left out")
+        lines.append(f"note: {count_noun(n_left_out, 'video')} without a label left out")
     if of_network := [row for row in unmatched if row.side == "network"]:
         noun = "1 class of the network is" if len(of_network) == 1 else f"{len(of_network)} classes of the network are"
         lines.append(f"note: {noun} not among those of the videos; predicting one counts as wrong")

@@ -135,7 +135,7 @@ def predict_videos(
         cells.append((read.item.name, f"{first} to {last}", seconds, note))
         by_position[read.index] = probability
         yield read.item.name, probability
-    info(f"\nRead {len(source.items) - len(failed)} of {len(source.items)} videos of {source.spec}")
+    info(f"\nRead {len(source.items) - len(failed)} of {count_noun(len(source.items), 'video')} of {source.spec}")
     if cells:
         info(format_table(("video", "frames", "seconds", ""), cells[:MAX_VIDEO_ROWS], left=4))
     if len(cells) > MAX_VIDEO_ROWS:

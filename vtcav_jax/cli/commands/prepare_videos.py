@@ -10,6 +10,7 @@ from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit, info
 from vtcav_jax.data.world_export import clip_name, write_clips
 from vtcav_jax.data.world_source import WorldSource
+from vtcav_jax.names import count_noun
 from vtcav_jax.runs.lock import is_lock, lock_folder
 from vtcav_jax.settings import SettingError, nested, required
 
@@ -53,7 +54,7 @@ def render_world(args: RenderWorldArguments, context: CommandContext) -> None:
     out.mkdir(parents=True, exist_ok=True)
     atomic.write_text(out / RECORD_FILE, source.identity + "\n")
     paths = write_clips(clips, out)
-    emit(f"Wrote {len(paths)} clips to {out}; read them with --videos={out / 'manifest.csv'}")
+    emit(f"Wrote {count_noun(len(paths), 'clip')} to {out}; read them with --videos={out / 'manifest.csv'}")
 
 
 def can_render_into(folder: Path, source: WorldSource) -> bool:

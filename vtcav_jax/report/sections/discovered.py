@@ -44,8 +44,8 @@ def discovered_section(run: RunFolder) -> Section | None:
     ]
     sentences = [
         f"At {row.stage}, the scores of all concepts together determine {format_interval(row.share, row.low, row.high)}"
-        f" of the predictions of {row.head} above chance, by a linear readout, tested on {row.n_videos} videos to which"
-        " it was not fitted."
+        f" of the predictions of {row.head} above chance, by a linear readout, tested on"
+        f" {count_noun(row.n_videos, 'video')} to which it was not fitted."
         for row in run.completeness_rows
     ]
     parts += [html.bullet_list(sentences)] if sentences else []

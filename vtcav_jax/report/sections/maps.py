@@ -196,7 +196,8 @@ def _sanity_table(run: RunFolder) -> str:
         by_measure = {row.measure: row for row in run.sanity_rows if map_text.map_key(row) == key}
         lines.append(("", (*key, *(_format_cell(by_measure.get(name)) for name in SANITY_MEASURES))))
     text = (
-        f"Mean over at most {max(row.n_clips for row in run.sanity_rows)} clips, with its 95 % interval over clips."
+        f"Mean over at most {count_noun(max(row.n_clips for row in run.sanity_rows), 'clip')}, with its 95 % interval"
+        " over clips."
         " Flicker: absolute change of the map between time steps along the motion, relative to the map; in a frozen"
         " clip it should be 0. Change when reversed: 1 minus the correlation with the map of the reversed clip; 0 means"
         " that the map ignores the direction of time. Map outside the object: share of the absolute map outside the"
@@ -218,7 +219,8 @@ REEXPLAIN_TEXT = (
 def _faithfulness_tables(rows: Sequence[OwnMetricRow]) -> str:
     """Per question: which trivial maps each map outperforms, then the metrics; trivial maps are grey."""
     text = (
-        f"Mean over at most {max(row.n_clips for row in rows)} clips, with its 95 % interval over clips. The metrics"
+        f"Mean over at most {count_noun(max(row.n_clips for row in rows), 'clip')}, with its 95 % interval over"
+        " clips. The metrics"
         " remove parts of a clip in the order of the map and replace them by the fill in parentheses. Any removal"
         " disturbs a network, so compare each map with the trivial maps, which do not use the network (grey). Relevance"
         " gain: how much more the score falls when the strongest parts are removed first than when the weakest are."
