@@ -180,7 +180,8 @@ def _describe_concepts(sizes: dict[tuple[str, str], int]) -> str:
     names_by_size: dict[str, list[str]] = {}
     for name in unique_in_order([name for name, _ in sizes]):
         size = " and ".join(f"{n} {clip_type}" for (other, clip_type), n in sizes.items() if other == name)
-        names_by_size.setdefault(f"{count_noun(size, 'clip')}", []).append(name)
+        noun = "clip" if size.startswith("1 ") and " and " not in size else "clips"
+        names_by_size.setdefault(f"{size} {noun}", []).append(name)
     n_concepts = count_noun(sum(map(len, names_by_size.values())), "concept")
     if len(names_by_size) == 1:
         ((size, names),) = names_by_size.items()
