@@ -1,7 +1,7 @@
 """Section of a Video-TCAV run with concepts that were discovered: what each could be, and what they explain."""
 
 from vtcav_jax.names import count_noun
-from vtcav_jax.report import html
+from vtcav_jax.report import html, random_weights_notice
 from vtcav_jax.report.effect_sizes import format_p, format_percent
 from vtcav_jax.report.glossary import linked_paragraph
 from vtcav_jax.report.html import Section
@@ -36,9 +36,13 @@ def discovered_section(run: RunFolder) -> Section | None:
         + (f": {join_names(important)}." if important else ".")
     )
     heads = ("concept", "label", "AUROC", "explained", "importance", "p", "clips")
+    is_random = run.has_random_weights("tcav")
     parts = [
+        random_weights_notice.random_weights_warning(run, "tcav"),
         linked_paragraph(intro),
-        html.callout(html.bullet_list([answer]), "answer"),
+        random_weights_notice.answer_callout(run, "tcav", [("", answer)])
+        if is_random
+        else html.callout(html.bullet_list([answer]), "answer"),
         html.html_table(heads, [("", _cells(row)) for row in rows]),
         *_overviews(run),
     ]
