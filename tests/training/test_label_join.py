@@ -42,13 +42,15 @@ def test_heads_join_by_name_or_by_their_classes():
     ]
     (join,) = join_heads({"label": ("spoon", "fork")}, epic)
     assert join.source_head == "noun" and join.source_index == (1, -1)
+    (join,) = join_heads(epic, {"label": ("Put", "take", "drop")})  # folders of classes
+    assert (join.head, join.source_head, join.network_index) == ("verb", "label", (1, 0, -1))
 
 
 def test_nothing_in_common_is_an_error_that_names_both_sides():
     with pytest.raises(ValueError, match="the videos have no labels"):
         join_heads({"label": ("a",)}, {})
     with pytest.raises(ValueError, match="the network has the heads a, b, but the videos are labelled for label"):
-        join_heads({"a": ("x",), "b": ("y",)}, {"label": ("x",)})
+        join_heads({"a": ("x",), "b": ("y",)}, {"label": ("z",)})
     with pytest.raises(ValueError, match=r"the videos have archery, golf, the network 0, 1; pass --labels=LIST"):
         join_heads({"label": ("0", "1")}, {"label": ("archery", "golf")})
 

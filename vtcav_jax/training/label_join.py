@@ -4,6 +4,7 @@ import difflib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from vtcav_jax.models.network import Heads
 from vtcav_jax.names import abridged_list
@@ -40,7 +41,7 @@ def comparable_name(name: str) -> str:
 
 
 def join_heads(network_heads: Heads, source_heads: Heads) -> list[HeadJoin]:
-    """Join the heads of the same name, or a single head of the network with the head that has most of its classes.
+    """Join the heads of the same name, or a single head of one side with the head that has most of its classes.
 
     Classes of the same name are one; case, spaces and punctuation may differ unless two names then coincide. Raises
     ValueError if no head, or no class of any, has a counterpart.
@@ -49,9 +50,12 @@ def join_heads(network_heads: Heads, source_heads: Heads) -> list[HeadJoin]:
         raise ValueError("the videos have no labels; expected class folders, a manifest, or annotations of a data set")
     by_name = {comparable_name(head): head for head in source_heads}
     pairs = {head: by_name[name] for head in network_heads if (name := comparable_name(head)) in by_name}
-    if not pairs and len(network_heads) == 1:
-        (head,) = network_heads
-        pairs[head] = max(source_heads, key=lambda other: _n_shared(network_heads[head], source_heads[other]))
+    if not pairs and 1 in (len(network_heads), len(source_heads)):
+        candidates = list(product(network_heads, source_heads))
+        n_shared = {(head, other): _n_shared(network_heads[head], source_heads[other]) for head, other in candidates}
+        head, other = max(candidates, key=n_shared.__getitem__)
+        if n_shared[head, other] or len(network_heads) == len(source_heads):
+            pairs[head] = other
     if not pairs:
         raise ValueError(
             f"the network has the heads {', '.join(network_heads)}, but the videos are labelled for"
