@@ -95,7 +95,7 @@ def test_missing_videos_are_counted_by_the_loader(video, tmp_path):
     reads = list(stream(open_source(f"kinetics:{file}:{tmp_path / 'k400'}"), CLIP, RAW, num_workers=0))
     assert [read.clip is None for read in reads] == [True, False, True, True]
     text = failure_table(reads)
-    assert text.splitlines()[0] == "3 files could not be read:" and "3  there is no file" in text
+    assert text.splitlines()[0] == "3 files could not be read:" and "3  there is no file; expected a video" in text
     assert "---QUuC4vJs_000084_000094" in text
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vtcav_jax.atomic import write_text
+from vtcav_jax.checksums import file_sha256, shared_file_sha256
 from vtcav_jax.concepts.boxes import Box
 from vtcav_jax.concepts.tracks import colour_histogram, find_cuts
 from vtcav_jax.console import info
@@ -122,8 +123,8 @@ def plan_scan(item: SourceItem, box_source: Detector | BoxTable, folder: Path) -
     assert item.path is not None
     if not item.path.is_file():
         raise VideoError(f"there is no file {item.path}; expected a video")
-    with item.path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    is_part = item.start is not None or item.end is not None
+    sha256 = shared_file_sha256(item.path) if is_part else file_sha256(item.path)
     boxes = box_source.boxes_of(item) if isinstance(box_source, BoxTable) else box_source.identity
     key = json.dumps([code_hash(*SCAN_CODE), sha256, item.start, item.end, boxes])
     scan_file = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"

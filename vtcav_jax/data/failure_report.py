@@ -41,7 +41,8 @@ def _without_name(read: ReadResult) -> str:
     text = str(read.failure)
     for name in (str(read.item.path), read.item.path.name) if read.item.path else (read.item.name,):
         text = text.replace(name, "")
-    return escape_control_chars(text.strip().removeprefix("is ")).replace("\n", " ")
+    text = re.sub(r" +([;,.])", r"\1", text.strip().removeprefix("is "))
+    return escape_control_chars(text).replace("\n", " ")
 
 
 def _reason_pattern(read: ReadResult) -> str:

@@ -202,12 +202,12 @@ def unmatched_lines(unmatched: Iterable[rows.UnmatchedClassRow], n_left_out: int
     unmatched, lines = list(unmatched), []
     if of_videos := [row for row in unmatched if row.side == "videos" and row.n_clips]:
         names = [f"{row.class_name}{f' (near: {row.nearest})' if row.nearest else ''}" for row in of_videos]
-        shown = abridged_list(names[:MAX_NAMED_UNMATCHED])
+        listed = abridged_list(names[:MAX_NAMED_UNMATCHED])
         more = f" and {len(names) - MAX_NAMED_UNMATCHED} more" if len(names) > MAX_NAMED_UNMATCHED else ""
         noun = count_noun(len(names), "class")
         lines.append(
-            f"note: the network has no counterpart of {noun} of the videos: {shown}{more}; {n_left_out} of the videos"
-            " are left out (all in unmatched_classes.csv)"
+            f"note: the network has no counterpart of {noun} of the videos: {listed}{more};"
+            f" {count_noun(n_left_out, 'video')} left out (all classes: unmatched_classes.csv)"
         )
     elif n_left_out:
         lines.append(f"note: {count_noun(n_left_out, 'video')} without a label left out")

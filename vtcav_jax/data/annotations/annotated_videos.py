@@ -71,10 +71,10 @@ def make_annotated_source(spec: str, folder: Path, videos: AnnotatedVideos) -> F
         raise ValueError(_all_missing_message(folder, videos))
     notes = ()
     if missing:
-        verb = "is" if len(missing) == 1 else "are"
+        verb, consequence = ("is", "it counts") if len(missing) == 1 else ("are", "they count")
         notes = (
             f"{len(missing)} of the {len(items)} videos of {videos.file.name} {verb} not in {folder}, such as"
-            f" {missing[0]}; they count as unreadable",
+            f" {missing[0]}; {consequence} as unreadable",
         )
     heads = {head: tuple(map(one_line, names)) for head, names in videos.classes.items() if names}
     return FileSource(spec, heads, tuple(items), notes)
