@@ -8,6 +8,7 @@ from pathlib import Path
 from vtcav_jax.settings import MAX_SEED, SEED_HELP, check_settings, required, setting
 
 NEGATIVE_PREFIX = "random"  # sets whose names begin with it are negatives
+TRACKERS = ("bytetrack", "botsort", "ocsort", "deepocsort", "fasttrack", "tracktrack")  # of ultralytics
 MAX_FOLDER_BYTES = 200  # of a folder's name; file systems allow 255
 FLOOR_FRAME_SIDE = 224  # input size of most video networks; smaller frames are enlarged as a whole
 
@@ -78,13 +79,16 @@ class MiningConfig:
     )
 
     detector: Path | None = setting(
-        None, "weights of an ultralytics detector (a .pt file is a pickle: code in it is run) or .onnx"
+        None,
+        "weights of an ultralytics detector (a .pt file is a pickle: code in it is run) or .onnx; a text-prompted one"
+        " (yolov8s-world.pt, yoloe-11s-seg.pt) finds any label of --concepts, such as 'tennis racket'; of"
+        " segmentation and pose models the boxes are used",
     )
     # Neither is needed if the source's manifest names a table of boxes for each video.
     boxes: Path | None = setting(
         None, "instead of --detector: a .csv of boxes (file, frame, track, label, x1, y1, x2, y2)"
     )
-    tracker: str = setting("bytetrack", "algorithm that links boxes to tracks", choices=("bytetrack", "botsort"))
+    tracker: str = setting("bytetrack", "algorithm that links boxes to tracks", choices=TRACKERS)
     detector_size: int = setting(
         640, "longer side of the detector's input frames, in pixels", minimum=32, maximum=10**4
     )
