@@ -137,6 +137,7 @@ def test_every_tracker_follows_two_moving_objects(name):
 
 MAKE_NETWORKS = """
 import sys
+import numpy as np
 from vtcav_jax.concepts import detect
 library = detect._import_ultralytics()
 for config, name in (("yolov8n-seg.yaml", "segment"), ("yolov8n-pose.yaml", "pose"), ("yolov8s-world.yaml", "world")):
@@ -145,6 +146,16 @@ for name in ("segment", "pose", "world"):
     detector = detect.load_detector(f"{sys.argv[1]}/{name}.pt")
     assert list(detector.boxes([], 25.0)) == [] and detector.labels[0] == "0", name
     print(name, detector.model.task, type(detector.model).__name__, hasattr(detector.model, "set_classes"))
+confident = library.YOLO("yolov8n-seg.yaml")
+for branch in confident.model.model[-1].cv3:
+    branch[-1].bias.data.fill_(0.5)
+confident.save(f"{sys.argv[1]}/confident.pt")
+detector = detect.load_detector(f"{sys.argv[1]}/confident.pt")
+frames = [np.random.default_rng(i).integers(0, 255, (96, 128, 3), np.uint8) for i in range(2)]
+boxes = list(detector.boxes(frames, 25.0))
+outlines = [np.array(box.outline).reshape(-1, 2) for box in boxes if box.outline]
+assert all((corners >= -1).all() and (corners <= (129, 97)).all() for corners in outlines)
+print(detector.has_outlines, {box.frame for box in boxes} == {0, 1}, len(outlines) > len(boxes) / 2)
 """
 
 
@@ -155,10 +166,11 @@ def test_networks_of_other_kinds_with_boxes_are_loaded(tmp_path):
     command = [sys.executable, "-c", MAKE_NETWORKS, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=HERE)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-3:] == [
+    assert done.stdout.splitlines()[-4:] == [
         "segment segment YOLO False",
         "pose pose YOLO False",
         "world detect YOLOWorld True",
+        "True True True",
     ]
 
 

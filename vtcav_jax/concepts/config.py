@@ -74,6 +74,12 @@ class MiningConfig:
     window_scale: float = setting(
         1.5, "side of a window (--crop=window) as a multiple of the track's longer side", minimum=1
     )
+    background: str = setting(
+        "keep",
+        "what surrounds the object in a clip: keep, or grey (of a segmentation network, or a table of boxes with the"
+        " column outline), also in random clips: there outside of other objects, or of a concept's outline elsewhere",
+        choices=("keep", "grey"),
+    )
     controls: bool = setting(
         True, "write frozen, shuffled, reversed and (with --crop=follow) jitter controls of dynamic and random clips"
     )

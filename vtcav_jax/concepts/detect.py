@@ -8,6 +8,7 @@ import atexit
 import hashlib
 import importlib.util
 import logging
+import math
 import os
 import pickle
 import shutil
@@ -22,11 +23,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from vtcav_jax.concepts.boxes import Box
+from vtcav_jax.concepts.boxes import Box, Outline
 from vtcav_jax.concepts.config import MiningConfig, parse_concepts
 from vtcav_jax.names import escape_control_chars
 
 DETECTOR_INSTALL_HINT = "pip install -c constraints.txt -e '.[detect]' (ultralytics is under the AGPL-3.0)"
+MAX_OUTLINE_CORNERS = 100
 MIN_TRACKER_CONFIDENCE = 0.1  # of boxes passed to trackers; ByteTrack's second association step needs weak boxes
 # Exceptions raised by reading a damaged pickle or a file of another program.
 _DAMAGED = (
@@ -55,6 +57,10 @@ class UltralyticsDetector:
     def name(self) -> str:
         return self.path.name
 
+    @property
+    def has_outlines(self) -> bool:
+        return self.model.task == "segment"
+
     def boxes(self, frames: Iterable[UInt8[np.ndarray, "h w 3"]], fps: float) -> Iterator[Box]:
         tracker = _make_tracker(self.tracker)
         names = dict(enumerate(self.labels))
@@ -73,12 +79,30 @@ class UltralyticsDetector:
                     save=False,
                 )
                 for frame, result in zip(group, detections):
-                    yield from _boxes_with_tracks(result.boxes.cpu().numpy(), frame, number, tracker, names)
+                    boxes, outlines = result.boxes.cpu().numpy(), _outlines(result)
+                    yield from _boxes_with_tracks(boxes, frame, number, tracker, names, outlines)
                     number += 1
 
 
+def _outlines(result: Any) -> tuple[Outline, ...]:
+    """Return the outline of each box of a segmentation network's result; none of another network's."""
+    masks = getattr(result, "masks", None)
+    return () if masks is None else tuple(map(_simplify_outline, masks.xy))
+
+
+def _simplify_outline(points: Any) -> Outline:
+    """Return a polygon in whole pixels with at most `MAX_OUTLINE_CORNERS` corners; empty if it has fewer than three."""
+    corners = np.rint(np.asarray(points, float)[:: math.ceil(max(len(points), 1) / MAX_OUTLINE_CORNERS)]).astype(int)
+    return tuple(corners.ravel().tolist()) if len(corners) >= 3 else ()
+
+
 def _boxes_with_tracks(
-    detections: Any, frame: np.ndarray, number: int, tracker: Any, names: dict[int, str]
+    detections: Any,
+    frame: np.ndarray,
+    number: int,
+    tracker: Any,
+    names: dict[int, str],
+    outlines: Sequence[Outline] = (),
 ) -> Iterator[Box]:
     """Yield the detector's boxes with the tracker's numbers; the tracker's own boxes are smoothed and not used."""
     tracks = tracker.update(detections, frame)
@@ -87,7 +111,8 @@ def _boxes_with_tracks(
         x1, y1, x2, y2 = (round(float(value), 2) for value in detections.xyxy[i])
         if x1 < x2 and y1 < y2:
             confidence = min(round(float(detections.conf[i]), 4), 1.0)
-            yield Box(number, track_of.get(i), names[int(detections.cls[i])], x1, y1, x2, y2, confidence)
+            outline = outlines[i] if outlines else ()
+            yield Box(number, track_of.get(i), names[int(detections.cls[i])], x1, y1, x2, y2, confidence, outline)
 
 
 def load_detector(path: str | Path, config: MiningConfig | None = None) -> UltralyticsDetector:

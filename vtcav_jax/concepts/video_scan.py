@@ -73,6 +73,10 @@ class BoxTable:
     def labels(self) -> tuple[str, ...]:
         return tuple(sorted({box.label for boxes in self.by_file.values() for box in boxes}))
 
+    @property
+    def has_outlines(self) -> bool:
+        return any(box.outline for boxes in self.by_file.values() for box in boxes)
+
     def boxes_of(self, item: SourceItem) -> tuple[Box, ...]:
         assert item.path is not None
         names = (item.name, item.path.name)
@@ -148,7 +152,13 @@ def _is_intact(scan_file: Path) -> bool:
 
 def _read_scan(scan_file: Path) -> dict[str, Any]:
     scan_data = load_json(scan_file)
-    return scan_data | {"cuts": tuple(scan_data["cuts"]), "boxes": tuple(Box(*box) for box in scan_data["boxes"])}
+    return scan_data | {"cuts": tuple(scan_data["cuts"]), "boxes": tuple(map(_restore_box, scan_data["boxes"]))}
+
+
+def _restore_box(values: Sequence[Any]) -> Box:
+    """Return the box with these JSON values, in which the outline is a list."""
+    *others, outline = values
+    return Box(*others, outline=tuple(outline))
 
 
 def _frame_range(item: SourceItem, index: VideoIndex) -> range:
