@@ -132,7 +132,9 @@ def test_missing_videos_are_counted_and_foreign_classes_left_out(clips, tmp_path
     assert "1 file could not be read" in out
     assert "no counterpart of 2 classes of the videos: Rings (near: ring), rings (near: ring); 2 videos left out" in out
     page = (tmp_path / "run/report/index.html").read_text()
-    assert "1 video could not be read" in page and "no counterpart of 2 classes of the videos; 2 labels" in page
+    assert (
+        "1 video could not be read" in page and "no counterpart of 2 classes of the videos; labels left out: 2." in page
+    )
     failures = (tmp_path / "run/evaluate_failures.csv").read_text().splitlines()
     assert len(failures) == 2 and failures[1].startswith("missing.mp4,")
 

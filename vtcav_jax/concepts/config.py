@@ -88,7 +88,7 @@ class MiningConfig:
         None,
         "weights of an ultralytics detector (a .pt file is a pickle: code in it is run) or .onnx; a text-prompted one"
         " (yolov8s-world.pt, yoloe-11s-seg.pt) finds any label of --concepts, such as 'tennis racket'; of"
-        " segmentation and pose models the boxes are used",
+        " pose models the boxes are used",
     )
     # Neither is needed if the source's manifest names a table of boxes for each video.
     boxes: Path | None = setting(

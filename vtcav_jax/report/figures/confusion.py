@@ -93,7 +93,7 @@ def _named_figure(matrix: ConfusionMatrix) -> Figure:
     canvas.text(
         8,
         16,
-        f"{matrix.head}: predicted class (columns) of each true class (rows), in %",
+        f"{matrix.head}: predictions (columns), % of each class",
         "title",
         max_chars=width // 7,
     )
@@ -130,10 +130,7 @@ def _map_figure(matrix: ConfusionMatrix) -> Figure:
         canvas.elements.append("</g>")
     _draw_cells(canvas, matrix, left, top, cell)
     _draw_group_lines(canvas, matrix, left, top, cell)
-    for number, (start, stop) in enumerate(matrix.clusters, start=1):
-        x, y, side = left + cell * start - 1.5, top + cell * start - 1.5, cell * (stop - start) + 3
-        canvas.path([(x, y), (x + side, y), (x + side, y + side), (x, y + side)], "ink thin", closed=True)
-        canvas.text(x + side + 4, y + side / 2 + 4, str(number), "halo")
+    _draw_clusters(canvas, matrix, left, top, cell)
     return canvas.figure(slug("confusion", matrix.head), f"{matrix.head}: confusion matrix of {k} classes")
 
 
@@ -166,6 +163,18 @@ def _draw_group_lines(canvas: Canvas, matrix: ConfusionMatrix, left: Number, top
     for _, start, _ in matrix.groups[1:]:
         canvas.line(left, top + cell * start - 0.5, left + side, top + cell * start - 0.5, "axis")
         canvas.line(left + cell * start - 0.5, top, left + cell * start - 0.5, top + side, "axis")
+
+
+def _draw_clusters(canvas: Canvas, matrix: ConfusionMatrix, left: Number, top: Number, cell: Number) -> None:
+    """Draw a numbered square around each cluster; the number of one close below another is on its left side."""
+    last_y, is_right = -1e9, True
+    for number, (start, stop) in sorted(enumerate(matrix.clusters, start=1), key=lambda cluster: cluster[1]):
+        x, y, side = left + cell * start - 1.5, top + cell * start - 1.5, cell * (stop - start) + 3
+        canvas.path([(x, y), (x + side, y), (x + side, y + side), (x, y + side)], "ink thin", closed=True)
+        middle = y + side / 2 + 4
+        is_right = not is_right if middle - last_y < LINE_HEIGHT else True
+        canvas.text(x + side + 4 if is_right else x - 4, middle, str(number), "halo", "start" if is_right else "end")
+        last_y = middle
 
 
 def _rotated_text(canvas: Canvas, x: Number, y: Number, text: str, max_chars: int) -> None:

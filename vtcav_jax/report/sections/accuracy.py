@@ -106,8 +106,10 @@ def _omissions(run: RunFolder) -> list[str]:
     of_videos = [row for row in run.unmatched_classes if row.side == "videos"]
     of_network = [row for row in run.unmatched_classes if row.side == "network"]
     if of_videos:
-        text = f"The network has no counterpart of {count_noun(len(of_videos), 'class')} of the videos;"
-        parts.append(html.paragraph(f"{text} {count_noun(n_videos, 'label')} of videos are left out for it.", "soft"))
+        text = (
+            f"The network has no counterpart of {count_noun(len(of_videos), 'class')} of the videos; labels left out:"
+        )
+        parts.append(html.paragraph(f"{text} {n_videos}.", "soft"))
     if of_network:
         verb = "is" if len(of_network) == 1 else "are"
         text = f"{count_noun(len(of_network), 'class')} of the network {verb} not among those of the videos; to predict"
