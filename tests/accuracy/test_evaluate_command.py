@@ -193,6 +193,14 @@ def test_views_of_papers_and_of_requests():
     for text, numbers in (("centre", (1, 1)), ("10x3", (10, 3)), ("5×1", (5, 1))):
         plan = plan_views(text, network_of("video_swin_t_k400"))
         assert (plan.clips, plan.crops) == numbers
+    plan = plan_views("allx3", network_of("c3d"))
+    assert (
+        plan.sampling().consecutive
+        and plan.sampling().views == "three_crop"
+        and "all consecutive clips x 3" in str(plan)
+    )
+    with pytest.raises(ValueError, match="spread over the whole video; pass a number of clips"):
+        plan_views("allx1", network_of("video_swin_b_ssv2"))
     plan = plan_views("paper", network_of("small_cnn"))
     assert (plan.clips, plan.crops) == (1, 1) and "no number of clips and crops is known" in str(plan)
     assert str(plan_views("4x3", network_of("small_cnn"))) == "4 clips x 3 crops per video (as requested)"
@@ -201,5 +209,5 @@ def test_views_of_papers_and_of_requests():
 def test_presets_name_who_says_the_number_of_views():
     plans = {name: preset.test_views for name, preset in models.PRESETS.items() if preset.test_views}
     assert len(plans) >= 20 and all("et al. (" in views.origin for views in plans.values())
-    assert {views.crops for views in plans.values()} == {1, 3}
+    assert {views.crops for views in plans.values()} == {1, 3} and plans["resnet3d_50"].clips == 0
     assert plans["videomae_b_ssv2"].clips == 2 and plans["mvit_v2_s"].clips == 5 and plans["r2plus1d_18"].clips == 10

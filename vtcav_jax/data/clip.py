@@ -37,7 +37,7 @@ class SamplingConfig:
 
     Without a start, clips are spaced evenly; ten clips with three views are the usual test protocol. With
     `random_start` (a seed), starts are random, as in training. `interval_seconds` replaces the interval in frames of
-    `ClipSpec`. `normalise=False` returns uint8.
+    `ClipSpec`. `normalise=False` returns uint8. `consecutive` takes clips one after the other, as many as fit.
     """
 
     clips_per_video: int = setting(1, "evenly spaced clips per video", minimum=1, maximum=1000)
@@ -50,6 +50,7 @@ class SamplingConfig:
     start: int | None = None
     start_seconds: float | None = None
     random_start: int | None = None
+    consecutive: bool = False
 
     def __post_init__(self):
         negative = [("random_start", f"expected a seed of at least 0, got {self.random_start}")]
@@ -130,6 +131,7 @@ def clip_from_frames(
         duration,
         clip_spec,
         n_clips=sampling.clips_per_video,
+        consecutive=sampling.consecutive,
         start=sampling.start,
         start_seconds=sampling.start_seconds,
         interval_seconds=sampling.interval_seconds,

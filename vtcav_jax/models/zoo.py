@@ -49,7 +49,7 @@ SSV2_LABELS = "something_something_v2"
 class TestViews:
     """Views over which predictions of a video are averaged: temporal clips and spatial crops, and who says so."""
 
-    clips: int
+    clips: int  # 0: as many consecutive clips as fit
     crops: int
     origin: str
 
@@ -59,6 +59,7 @@ class TestViews:
 _SWIN_VIEWS = TestViews(4, 3, "Liu et al. (2021): 4 x 3 views on Kinetics")
 _SWIN_SSV2_VIEWS = TestViews(1, 3, "Liu et al. (2021): 1 x 3 views on Something-Something v2")
 _C3D_VIEWS = TestViews(10, 1, "Tran et al. (2015): centre crops of 10 clips, here evenly spaced instead of random")
+_HARA_VIEWS = TestViews(0, 1, "Hara et al. (2018): centre crops of all consecutive clips")
 _VIDEO_RESNET_VIEWS = TestViews(10, 1, "Tran et al. (2018): centre crops of 10 evenly spaced clips")
 _MVIT_VIEWS = TestViews(5, 1, "Fan et al. (2021), Li et al. (2021): 5 x 1 views on Kinetics")
 _VIDEOMAE_VIEWS = TestViews(5, 3, "Tong et al. (2022): 5 clips x 3 crops on Kinetics")
@@ -162,7 +163,7 @@ _DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23,
 def resnet_preset(layers: int, **options: Any) -> Preset:
     """Return a preset of 3D-ResNets-PyTorch; networks of 50 and more layers use bottlenecks."""
     sizes = dict(depths=_DEPTHS[layers], expansion=1 if layers < 50 else 4) | options
-    return Preset(partial(ResNet3d, **sizes), 400, _HARA, RESNET_CITATION, "kinetics400")
+    return Preset(partial(ResNet3d, **sizes), 400, _HARA, RESNET_CITATION, "kinetics400", _HARA_VIEWS)
 
 
 def resnext_preset(**options: Any) -> Preset:

@@ -28,6 +28,7 @@ from vtcav_jax.report.sections import tcav_benchmark as tcav_benchmark_sections
 from vtcav_jax.report.sections import time_sensitivity as time_sensitivity_sections
 from vtcav_jax.report.text import tcav_limits
 from vtcav_jax.report.text.names import join_names
+from vtcav_jax.runs.accuracy_rows import describe_views
 from vtcav_jax.worlds.render import WORLDS
 
 REPORT_FOLDER, REPORT_PAGE = "report", "index.html"
@@ -204,7 +205,7 @@ def _describe_map_run(config: dict[str, Any]) -> str:
 
 def _describe_views(config: dict[str, Any]) -> str:
     clips, crops = config.get("views") or (1, 1)
-    return f"{count_noun(clips, 'clip')} x {count_noun(crops, 'crop')} per video ({config.get('views_origin', '')})"
+    return describe_views(clips, crops, str(config.get("views_origin", "")))
 
 
 def _describe_pyramid_run(config: dict[str, Any]) -> str:

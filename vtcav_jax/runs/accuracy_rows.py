@@ -2,12 +2,20 @@
 
 from dataclasses import dataclass
 
+from vtcav_jax.names import count_noun
+
 ACCURACY_CSV, CLASS_ACCURACY_CSV, CONFUSIONS_CSV = "accuracy.csv", "class_accuracy.csv", "confusions.csv"
 VIDEO_PREDICTIONS_CSV, UNMATCHED_CLASSES_CSV = "video_predictions.csv", "unmatched_classes.csv"
 EVALUATE_FAILURES_CSV = "evaluate_failures.csv"
 TOP_1, TOP_5, CLASS_MEAN, MEAN_AP = "top-1", "top-5", "mean per class", "mAP"
 GROUP_SEPARATOR = " / "  # of groups of the label tree, the outer first
 HEAD_SEPARATOR = " + "  # of the heads that must all be right
+
+
+def describe_views(clips: int, crops: int, origin: str) -> str:
+    """Return a text about the views of each video; 0 clips are all consecutive ones."""
+    clips_text = count_noun(clips, "clip") if clips else "all consecutive clips"
+    return f"{clips_text} x {count_noun(crops, 'crop')} per video ({origin})"
 
 
 @dataclass(frozen=True)

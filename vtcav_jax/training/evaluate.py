@@ -137,7 +137,8 @@ def predict_source(
     """Yield each clip of `source` in order, with its probabilities; None if it cannot be read."""
     clip_spec = network.clip_spec
     n_views = sampling.clips_per_video * (3 if sampling.views == "three_crop" else 1)
-    batch_size = min(batch_size, len(source.items) * n_views)
+    if not sampling.consecutive:  # else their number is known after reading
+        batch_size = min(batch_size, len(source.items) * n_views)
     pending: list[ReadResult] = []
 
     def videos() -> Iterator[np.ndarray]:

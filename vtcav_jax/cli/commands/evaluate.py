@@ -47,7 +47,7 @@ class EvaluateArguments(ModelArguments, LabelTreeArguments, VideoArguments, RunA
     views: str = setting(
         PAPER,
         "views of each video, whose predictions are averaged: paper (those of the network's paper; one centred clip if"
-        " it has none), centre, or CLIPSxCROPS such as 4x3",
+        " it has none), centre, or CLIPSxCROPS such as 4x3, or allx1 (all consecutive clips)",
     )
     interval_seconds: float | None = setting(
         None, "seconds between frames [default: the network's interval in frames]", above=0
