@@ -120,6 +120,7 @@ def test_consecutive_clips_follow_each_other():
     np.testing.assert_array_equal(part.frames, 10 + np.arange(0, 16, 2).reshape(2, 4))
     short = data.select_frames(times[:5], 5 / 25, spec, consecutive=True)
     assert short.frames.tolist() == [[0, 2, 4, 1]] and short.padded
-    for wrong in ({"n_clips": 2}, {"start": 1}, {"random": np.random.default_rng(0)}):
+    faults: list[dict[str, Any]] = [{"n_clips": 2}, {"start": 1}, {"random": np.random.default_rng(0)}]
+    for wrong in faults:
         with pytest.raises(ValueError, match="consecutive clips begin at the first frame"):
             data.select_frames(times, 35 / 25, spec, consecutive=True, **wrong)

@@ -178,8 +178,12 @@ def resnet_k700_preset(layers: int) -> Preset:
 def video_resnet_preset(*temporal_kernels: TemporalKernel) -> Preset:
     """Return a preset of torchvision with these temporal kernels, one per layer."""
     return Preset(
-        *(partial(VideoResNet, times=temporal_kernels), 400, _VIDEO_RESNET, VIDEO_RESNET_CITATION),
-        *("kinetics400", _VIDEO_RESNET_VIEWS),
+        partial(VideoResNet, times=temporal_kernels),
+        400,
+        _VIDEO_RESNET,
+        VIDEO_RESNET_CITATION,
+        "kinetics400",
+        _VIDEO_RESNET_VIEWS,
     )
 
 
