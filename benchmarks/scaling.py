@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -56,7 +57,7 @@ def time_features(sizes: list[int]) -> Iterator[Point]:
                 for row in range(rows):
                     features.write(row, rng.standard_normal((1, size), np.float32))
                 parts.append(features)
-            seconds = _median_seconds(lambda: compute_gram(*parts))
+            seconds = _median_seconds(partial(compute_gram, *parts))
         if size != 1000:
             yield size, seconds
 
@@ -83,7 +84,8 @@ def time_concepts(sizes: list[int]) -> Iterator[Point]:
     for size in (2, *sizes):
         labels = np.stack([rng.permutation(concept_labels()) for _ in range(size)])
         fit(kernel, labels, FitConfig())  # compiles
-        yield from [(size, _median_seconds(lambda: fit(kernel, labels, FitConfig())))] if size != 2 else []
+        if size != 2:
+            yield size, _median_seconds(partial(fit, kernel, labels, FitConfig()))
 
 
 def time_tests(sizes: list[int]) -> Iterator[Point]:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = (  # from the bottom; modules of the package itself (tap, settings, ...) are the lowest
     {"runs", "stats"},
     {"models", "data", "worlds", "adapters"},
-    {"ahead_of_time", "tcav", "attribution", "pyramid", "concepts", "training", "discovery"},
+    {"ahead_of_time", "tcav", "attribution", "pyramid", "concepts", "training", "discovery", "accuracy"},
     {"evaluation"},
     {"report"},
     {"cli", "__main__"},

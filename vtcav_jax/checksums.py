@@ -3,6 +3,7 @@
 import hashlib
 import json
 import zipfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,17 @@ def file_sha256(path: Path) -> str:
         raise OSError(f"{path} is not a file")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def shared_file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file that many items are parts of: it is read once, until its size or time changes."""
+    status = path.stat()
+    return _sha256_of_version(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _sha256_of_version(path: Path, inode: int, size: int, changed_ns: int) -> str:
+    return file_sha256(path)
 
 
 def path_sha256(path: Path) -> str:

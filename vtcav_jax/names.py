@@ -16,6 +16,12 @@ def safe_filename(text: str) -> str:
     return "".join(c if c.isalnum() or c in ".-" else "_" for c in text)
 
 
+def count_noun(n: int, noun: str) -> str:
+    """Return the number with the noun in singular or plural: `1 clip`, `2 clips`, `3 classes`."""
+    plural = f"{noun}es" if noun.endswith(("s", "x", "ch")) else f"{noun}s"
+    return f"{n} {noun if n == 1 else plural}"
+
+
 def abridged_list(names: Sequence[str]) -> str:
     """Return the names separated by commas, or the first of many and the number of the others."""
     more = f" and {len(names) - MAX_LISTED_NAMES} more" if len(names) > MAX_LISTED_NAMES else ""

@@ -54,6 +54,22 @@ def test_a_folder_made_by_hand_is_read(tmp_path):
     assert boxed.shape == (6, 32, 32, 3) and boxed.dtype == np.uint8 and not boxed[:, :, :6].any()
 
 
+@pytest.mark.parametrize("name", ["negatives", "Negative", "negative_000", "neg 1", "negative-set"])
+def test_a_folder_that_may_hold_negatives_is_questioned(tmp_path, name):
+    put(tmp_path, "ball/dynamic/1.mp4", video(1))
+    put(tmp_path, f"{name}/dynamic/1.mp4", video(2))
+    with pytest.raises(ValueError, match=f"has {name}/: is this a concept, or .* such as random_000; rename"):
+        concepts.read_concepts(tmp_path)
+    (tmp_path / name).rename(tmp_path / "random_000")
+    assert concepts.read_concepts(tmp_path).negatives == ("random_000",)
+
+
+def test_similar_names_of_concepts_are_not_questioned(tmp_path):
+    for i, name in enumerate(["negotiating", "photographic negative", "random_1"]):
+        put(tmp_path, f"{name}/dynamic/1.mp4", video(i))
+    assert len(concepts.read_concepts(tmp_path).concepts) == 3
+
+
 def mined(folder, n=3):
     clips = []
     for i in range(n):
@@ -154,7 +170,7 @@ def test_a_review_removes_clips_and_counts_stale_verdicts(tmp_path):
     review(tmp_path, [(clips[0].file, clips[0].sha256, "reject"), (clips[1].file, "", "keep"), ("gone", "", "reject")])
     sets = concepts.read_concepts(tmp_path)
     assert [clip.review for clip in sets.clips] == ["keep", ""] and sets.rejected[0].file == clips[0].file
-    assert any("1 verdicts" in note for note in sets.notes)
+    assert any("1 verdict in review.csv refers" in note for note in sets.notes)
     review(tmp_path, [(clips[0].file, "another", "reject")])
     assert len(concepts.read_concepts(tmp_path).clips) == 3
     review(tmp_path, [(clip.file, clip.sha256, "reject") for clip in clips])
@@ -181,7 +197,7 @@ def test_invalid_folders_are_an_error(tmp_path):
     with pytest.raises(ValueError, match="no clip left"):
         concepts.read_concepts(tmp_path)
     put(tmp_path, "loose.mp4", video(0))
-    with pytest.raises(ValueError, match=r"belong to no concept .loose.mp4"):
+    with pytest.raises(ValueError, match=r"has 1 video outside of any concept .loose.mp4"):
         concepts.read_concepts(tmp_path)
 
 

@@ -6,13 +6,20 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vtcav_jax import concepts
 from vtcav_jax.concepts import detect
+from vtcav_jax.concepts.config import TRACKERS
 
 REAL = os.environ.get("VTCAV_REAL_DATA")
 HERE = Path(__file__).parents[2]
+NAMES = {0: "person", 1: "ball"}
+library = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("ultralytics", "lap")),
+    reason="needs ultralytics and lap (pip install -c constraints.txt -e '.[detect]')",
+)
 real = pytest.mark.skipif(
     not REAL or importlib.util.find_spec("ultralytics") is None,
     reason="needs VTCAV_REAL_DATA and ultralytics (pip install -c constraints.txt -e '.[detect]')",
@@ -48,6 +55,123 @@ def test_only_one_module_imports_the_library():
     assert done.stdout.strip() == "[]"
     naming = [p.name for p in (HERE / "vtcav_jax").rglob("*.py") if "import ultralytics" in p.read_text()]
     assert naming == ["detect.py"]
+
+
+class FakeModel:
+    """Detector of the library as far as it is loaded here; `names` are a list once they were prompted."""
+
+    task = "detect"
+
+    def __init__(self, path, task=None):
+        self.names = {0: "person", 1: "car"}
+
+
+class FakePromptedModel(FakeModel):
+    def set_classes(self, classes):
+        if "unknown" in classes:
+            raise ModuleNotFoundError("No module named 'clip'")
+        self.names = list(classes)
+
+
+class FakeLibrary:
+    __version__ = "8"
+
+    def __init__(self, model):
+        self.YOLO = model
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Load a file as the given class of models, for concepts with these labels."""
+    (tmp_path / "weights.pt").write_bytes(b"PK\x03\x04")
+
+    def load_as(model, *labels):
+        monkeypatch.setattr(detect, "_import_ultralytics", lambda: FakeLibrary(model))
+        config = concepts.MiningConfig(concepts.parse_concepts(labels)) if labels else None
+        return detect.load_detector(tmp_path / "weights.pt", config)
+
+    return load_as
+
+
+def test_the_labels_of_concepts_become_the_classes_of_a_prompted_detector(load):
+    detector = load(FakePromptedModel, "tennis racket", "line=white line", "court=tennis racket")
+    assert detector.labels == ("tennis racket", "white line") and detector.model.names == list(detector.labels)
+    known = load(FakePromptedModel, "car")
+    assert known.labels == ("person", "car")  # all labels are classes already, as in a file saved with its prompts
+    identities = {d.identity for d in (detector, known, load(FakePromptedModel, "white line"))}
+    assert len(identities) == 3 and known.identity == load(FakePromptedModel).identity
+    assert load(FakeModel, "tennis racket").labels == ("person", "car")  # refused later, with similar labels
+
+
+def test_prompts_without_a_text_encoder_are_an_error_with_a_remedy(load):
+    remedy = r"the labels unknown cannot be set in weights.pt \(No module named 'clip'\).*model.save\(FILE.pt\)"
+    with pytest.raises(ValueError, match=remedy):
+        load(FakePromptedModel, "unknown")
+
+
+def test_a_network_without_boxes_is_refused(load):
+    class Classifier(FakeModel):
+        task = "classify"
+
+    with pytest.raises(ValueError, match="is for the task classify, which has no boxes; expected weights for detect"):
+        load(Classifier)
+
+
+@library
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRACKERS)
+def test_every_tracker_follows_two_moving_objects(name):
+    detect._import_ultralytics()
+    from ultralytics.engine.results import Boxes  # pyright: ignore[reportMissingImports] (an optional extra)
+
+    tracker, frame = detect._make_tracker(name), np.zeros((120, 160, 3), np.uint8)
+    numbers = []
+    for i in range(12):
+        rows = [[10 + 3 * i, 20, 40 + 3 * i, 60, 0.9, 0], [120 - 2 * i, 70, 150 - 2 * i, 110, 0.85, 1]]
+        boxes = list(detect._boxes_with_tracks(Boxes(np.array(rows, np.float32), (120, 160)), frame, i, tracker, NAMES))
+        assert [(box.label, box.x1) for box in boxes] == [("person", rows[0][0]), ("ball", rows[1][0])]
+        numbers.append([box.track for box in boxes])
+    last = numbers[-1]
+    assert None not in last and len(set(last)) == 2 and numbers[5:] == [last] * 7
+
+
+MAKE_NETWORKS = """
+import sys
+import numpy as np
+from vtcav_jax.concepts import detect
+library = detect._import_ultralytics()
+for config, name in (("yolov8n-seg.yaml", "segment"), ("yolov8n-pose.yaml", "pose"), ("yolov8s-world.yaml", "world")):
+    library.YOLO(config).save(f"{sys.argv[1]}/{name}.pt")
+for name in ("segment", "pose", "world"):
+    detector = detect.load_detector(f"{sys.argv[1]}/{name}.pt")
+    assert list(detector.boxes([], 25.0)) == [] and detector.labels[0] == "0", name
+    print(name, detector.model.task, type(detector.model).__name__, hasattr(detector.model, "set_classes"))
+confident = library.YOLO("yolov8n-seg.yaml")
+for branch in confident.model.model[-1].cv3:
+    branch[-1].bias.data.fill_(0.5)
+confident.save(f"{sys.argv[1]}/confident.pt")
+detector = detect.load_detector(f"{sys.argv[1]}/confident.pt")
+frames = [np.random.default_rng(i).integers(0, 255, (96, 128, 3), np.uint8) for i in range(2)]
+boxes = list(detector.boxes(frames, 25.0))
+outlines = [np.array(box.outline).reshape(-1, 2) for box in boxes if box.outline]
+assert all((corners >= -1).all() and (corners <= (129, 97)).all() for corners in outlines)
+print(detector.has_outlines, {box.frame for box in boxes} == {0, 1}, len(outlines) > len(boxes) / 2)
+"""
+
+
+@library
+@pytest.mark.slow
+def test_networks_of_other_kinds_with_boxes_are_loaded(tmp_path):
+    """Segmentation, pose and text-prompted networks with random weights, from the library's own configurations."""
+    command = [sys.executable, "-c", MAKE_NETWORKS, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=HERE)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-4:] == [
+        "segment segment YOLO False",
+        "pose pose YOLO False",
+        "world detect YOLOWorld True",
+        "True True True",
+    ]
 
 
 RUN = """

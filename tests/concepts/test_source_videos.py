@@ -147,7 +147,7 @@ def test_sources_of_clips_made_by_hand(tmp_path):
         put(tmp_path, file, encode_mp4(video, 25))
     (tmp_path / "sources.csv").write_text("file,source\nball/dynamic/x.mp4,match\nball/dynamic/typo.mp4,match\n")
     sets = concepts.read_concepts(tmp_path)
-    assert any("names 1 files that are not clips" in note and "typo.mp4" in note for note in sets.notes)
+    assert any("names 1 file not among the clips" in note and "typo.mp4" in note for note in sets.notes)
     ids, notes = concepts.source_video_ids(sets.clips)
     by_file = dict(zip([clip.file for clip in sets.clips], ids))
     matches = {file for file, source in by_file.items() if source == "match"}

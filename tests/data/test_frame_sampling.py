@@ -106,3 +106,21 @@ def test_a_time_range_is_treated_as_the_whole_video():
     for time_range, reason in (((2.0, 2.0), "not empty"), ((-1.0, 2.0), "begins at 0"), ((4.0, 5.0), "lasts 4.000 s")):
         with pytest.raises(ValueError, match=reason):
             data.select_frames(times, duration, SMALL, time_range=time_range)
+
+
+def test_consecutive_clips_follow_each_other():
+    spec = ClipSpec(frames=4, size=8, interval=2)
+    times = np.arange(35) / 25
+    selection = data.select_frames(times, 35 / 25, spec, consecutive=True)
+    np.testing.assert_array_equal(selection.frames, np.arange(0, 32, 2).reshape(4, 4))
+    assert not selection.padded
+    by_time = data.select_frames(times, 35 / 25, spec, consecutive=True, interval_seconds=2 / 25)
+    np.testing.assert_array_equal(by_time.frames, selection.frames)
+    part = data.select_frames(times, 35 / 25, spec, consecutive=True, time_range=(0.4, 1.2))
+    np.testing.assert_array_equal(part.frames, 10 + np.arange(0, 16, 2).reshape(2, 4))
+    short = data.select_frames(times[:5], 5 / 25, spec, consecutive=True)
+    assert short.frames.tolist() == [[0, 2, 4, 1]] and short.padded
+    faults: list[dict[str, Any]] = [{"n_clips": 2}, {"start": 1}, {"random": np.random.default_rng(0)}]
+    for wrong in faults:
+        with pytest.raises(ValueError, match="consecutive clips begin at the first frame"):
+            data.select_frames(times, 35 / 25, spec, consecutive=True, **wrong)

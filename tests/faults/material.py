@@ -110,6 +110,7 @@ TASKS = {
             "attribute",
             lambda m, v, out: [MODEL, f"--videos={v}", "--methods=gradcam", "--targets=direction", f"--run={out}"],
         ),
+        FaultTask("evaluate", lambda m, v, out: [MODEL, f"--videos={v}", f"--run={out}"]),
         FaultTask("motion", lambda m, v, out: [MODEL, f"--videos={v}", "--targets=direction", f"--run={out}"]),
         FaultTask(
             "pyramid",

@@ -51,6 +51,16 @@ def test_the_table_has_names_labels_and_completeness_and_escapes_them(tmp_path):
     assert "tested on 15 videos to which it was not fitted" in section.html
 
 
+def test_random_weights_give_a_warning_and_no_answer(tmp_path):
+    folder = discovered_run(tmp_path / "a", np.random.default_rng(0).normal(size=(30, 3)), ("", "", ""))
+    assert "weights are random. These" not in str(discovered_section(open_run_folder(folder)))
+    (folder / "run.json").write_text('{"request": {"task": "tcav", "model": "video_swin_tiny"}}')
+    (folder / "flags.txt").write_text("--task=tcav\n--random_weights\n")
+    section = discovered_section(open_run_folder(folder))
+    assert section is not None and "weights are random. These" in section.html
+    assert "With random weights: 3 of 3 concepts" in section.html and 'class="answer"' not in section.html
+
+
 def test_a_run_with_named_concepts_has_no_such_section(tmp_path):
     (tmp_path / "run.json").write_text('{"request": {}}')
     assert discovered_section(open_run_folder(tmp_path)) is None

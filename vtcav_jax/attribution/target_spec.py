@@ -51,6 +51,10 @@ class TargetSpec:
         """Return the predicted class of each clip among the logits in `head_range`."""
         return self.head_range[0] + logits[:, slice(*self.head_range)].argmax(1)
 
+    def predicted_classes(self, logits: Float[np.ndarray, "b k"]) -> Int[np.ndarray, " b"]:
+        """Return the predicted class of each clip, whatever is explained; -1 if the target is not of a head."""
+        return self.predictions(logits) if self.head_range[0] < self.head_range[1] else np.full(len(logits), -1)
+
     @property
     def has_margins(self) -> bool:
         """True for one class and for the prediction of a head."""

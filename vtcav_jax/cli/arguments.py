@@ -23,7 +23,7 @@ from vtcav_jax.settings import (
 
 T = TypeVar("T")
 COMMON_FLAGS = ("quiet", "log_json", "compile_cache")
-VIDEOS_HELP = "source of videos: folder, file, .csv manifest, tfds:... or worlds:... (see below)"
+VIDEOS_HELP = "source of videos: folder, file, .csv manifest, kinetics:..., tfds:... or worlds:... (see below)"
 NUM_WORKERS_HELP = "processes that decode videos; 0: decode in the main process"
 TARGET_FORMS = (
     "what to explain, separated by commas: CLASS or HEAD:CLASS, HEAD (the class that the head predicts for each clip),"

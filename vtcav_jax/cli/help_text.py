@@ -17,7 +17,10 @@ EXIT_CODES = {
     141: "the reader of the output closed it, as head does",
 }
 SOURCES = """Videos are a folder (of class folders), one file, a manifest (.csv: path, label or label:HEAD, start, end),
-a dataset (tfds:NAME:SPLIT), the output of the task preprocess, or synthetic clips (worlds:small:COUNT:SEED)."""
+a dataset (tfds:NAME:SPLIT), the output of the task preprocess, synthetic clips (worlds:small:COUNT:SEED), or the
+official annotations of a data set and the folder of its videos:
+kinetics:CSV:FOLDER, ucf101:LIST:FOLDER, hmdb51:SPLITS/1/test:FOLDER, ssv2:JSON:FOLDER, epic:CSV:FOLDER,
+egtea:LIST:FOLDER."""
 FLAGFILES = """--flagfile=FILE reads flags from a file, one --name=value per line; later flags override earlier ones."""
 DEVICES = """The environment variable JAX_PLATFORMS (cpu, cuda or tpu) selects the device."""
 WIDTH, TEXT_COLUMN = 100, 26

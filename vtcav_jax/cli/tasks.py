@@ -76,6 +76,13 @@ TASKS = {
         "--model=worlds_swin --videos=worlds:small:4:0 --out=top.csv",
         *("predict", "predict", "PredictArguments"),
     ),
+    "evaluate": TaskSpec(
+        "Measure the accuracy of a network on labelled videos: top-1, top-5, mean per class and mAP with intervals, and"
+        " which classes it confuses.",
+        "--model=worlds_swin --videos=worlds:small:200:7 --run=NAME",
+        *("evaluate", "evaluate", "EvaluateArguments"),
+        "the prediction of every finished video; the same command continues",
+    ),
     "train": TaskSpec(
         "Train or fine-tune a network.",
         "--model=video_swin_tiny --videos=FOLDER --eval_videos=OTHER --run=NAME",
@@ -85,13 +92,13 @@ TASKS = {
     "preprocess": TaskSpec(
         "Decode a dataset once, so that later commands read it fast with --videos=DIR.",
         "--videos=FOLDER --model=video_swin_t_k400 --out=DIR",
-        *("preprocess", "preprocess", "PreprocessArguments"),
+        *("prepare_videos", "preprocess", "PreprocessArguments"),
         "every complete record file; the same command continues",
     ),
     "render_world": TaskSpec(
         "Write synthetic clips with a known cause as MP4 files, with their labels and boxes.",
         "--videos=worlds:small:100:0 --out=DIR",
-        *("render_world", "render_world", "RenderWorldArguments"),
+        *("prepare_videos", "render_world", "RenderWorldArguments"),
         "the clips written so far; run the command again for its tables",
     ),
     "mine_concepts": TaskSpec(
@@ -161,6 +168,6 @@ TASK_GROUPS = {
     "Start here": ("quickstart",),
     "Explain a network": ("tcav", "experiment", "score_concepts", "attribute", "motion", "pyramid", "report"),
     "Prepare concepts and videos": ("mine_concepts", "discover", "review_concepts", "preprocess", "render_world"),
-    "Networks": ("inspect", "predict", "train"),
+    "Networks": ("inspect", "predict", "evaluate", "train"),
     "Evaluate explanation methods": ("evaluate_methods",),
 }

@@ -2,7 +2,8 @@
 
 Coordinates are pixels, with the lower right corner excluded, so that `x2 - x1` is the width; frames are counted from 0
 in display order. The columns are `frame, label, x1, y1, x2, y2` and optionally `file` (for a table of several videos),
-`track` (one number per tracked object; boxes without a track give no dynamic clips) and `confidence`.
+`track` (one number per tracked object; boxes without a track give no dynamic clips), `confidence` and `outline` (of the
+object: `x y x y ...`, in pixels).
 """
 
 import csv
@@ -14,13 +15,15 @@ from typing import NamedTuple
 from vtcav_jax.names import escape_control_chars, unknown_name_message
 from vtcav_jax.runs.tables import unescape_formula, write_table
 
-BOX_TABLE_COLUMNS = ("file", "frame", "track", "label", "x1", "y1", "x2", "y2", "confidence")
+BOX_TABLE_COLUMNS = ("file", "frame", "track", "label", "x1", "y1", "x2", "y2", "confidence", "outline")
 REQUIRED_BOX_COLUMNS = ("frame", "label", "x1", "y1", "x2", "y2")
+MIN_OUTLINE_VALUES = 6  # of three corners
 MAX_BOX_FAULTS = 20  # faulty rows listed in an error message
 
 BoxValue = int | float
 Corners = tuple[BoxValue, BoxValue, BoxValue, BoxValue]  # x1, y1, x2, y2
 Pixels = tuple[int, int, int, int]  # x1, y1, x2, y2
+Outline = tuple[BoxValue, ...]  # corners of a polygon: x, y, x, y, ...
 
 
 class Box(NamedTuple):
@@ -34,10 +37,23 @@ class Box(NamedTuple):
     x2: BoxValue
     y2: BoxValue
     confidence: BoxValue = 1.0
+    outline: Outline = ()  # of the object, from a segmentation network; empty if unknown
 
     @property
     def corners(self) -> Corners:
         return self[3:7]
+
+
+def box_outline(corners: Sequence[BoxValue]) -> Outline:
+    """Return the outline of a whole box."""
+    x1, y1, x2, y2 = corners
+    return (x1, y1, x2, y1, x2, y2, x1, y2)
+
+
+def move_outline(outline: Outline, origin: Sequence[BoxValue], target: Sequence[BoxValue]) -> Outline:
+    """Return the outline moved and scaled as the box `origin` is to become the box `target`."""
+    scales = [(target[i + 2] - target[i]) / max(origin[i + 2] - origin[i], 1e-9) for i in (0, 1)]
+    return tuple(target[i % 2] + (value - origin[i % 2]) * scales[i % 2] for i, value in enumerate(outline))
 
 
 def to_pixels(corners: Sequence[BoxValue], height: int, width: int) -> Pixels | None:
@@ -108,6 +124,7 @@ def _parse_box(row: dict[str, str]) -> Box:
         frame, track = int(row["frame"]), int(row["track"]) if row.get("track") else None
         x1, y1, x2, y2 = corners = tuple(float(row[name]) for name in ("x1", "y1", "x2", "y2"))
         confidence = float(row["confidence"]) if row.get("confidence") else 1.0
+        outline = tuple(map(float, row.get("outline", "").split()))
     except ValueError as error:
         raise ValueError(f"{error}; expected integers for frame and track, and numbers for the box") from error
     except KeyError as error:
@@ -116,11 +133,18 @@ def _parse_box(row: dict[str, str]) -> Box:
         raise ValueError("expected a frame of at least 0, finite corners and a confidence from 0 to 1")
     if not (x1 < x2 and y1 < y2):
         raise ValueError(f"the box {corners} is empty; expected x1 < x2 and y1 < y2")
-    return Box(frame, track, row["label"], x1, y1, x2, y2, confidence)
+    if outline and (len(outline) < MIN_OUTLINE_VALUES or len(outline) % 2 or not all(map(math.isfinite, outline))):
+        raise ValueError("expected an outline of at least three corners, x y x y x y, or none")
+    return Box(frame, track, row["label"], x1, y1, x2, y2, confidence, outline)
 
 
 def write_boxes(path: Path, boxes: Mapping[str, Iterable[Box]]) -> None:
-    """Write a table that `read_boxes` reads, so that mining with other thresholds needs no detector."""
+    """Write a table that `read_boxes` reads, so that mining with other thresholds needs no detector.
+
+    It has a column of outlines only if there are any.
+    """
+    has_outlines = any(b.outline for video_boxes in boxes.values() for b in video_boxes)
+    columns = BOX_TABLE_COLUMNS if has_outlines else BOX_TABLE_COLUMNS[:-1]
     rows = (
         (
             name,
@@ -129,11 +153,12 @@ def write_boxes(path: Path, boxes: Mapping[str, Iterable[Box]]) -> None:
             b.label,
             *map(_format_value, b.corners),
             _format_value(b.confidence),
+            *([" ".join(map(_format_value, b.outline))] if has_outlines else []),
         )
         for name, video_boxes in boxes.items()
         for b in video_boxes
     )
-    write_table(path, BOX_TABLE_COLUMNS, rows)
+    write_table(path, columns, rows)
 
 
 def _format_value(value: BoxValue) -> str:

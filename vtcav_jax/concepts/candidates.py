@@ -13,7 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
-from vtcav_jax.concepts.boxes import Pixels, box_area, intersection, iou, to_pixels
+from vtcav_jax.concepts.boxes import Outline, Pixels, box_area, box_outline, intersection, iou, to_pixels
 from vtcav_jax.concepts.config import Concept, MiningConfig, folder_name
 from vtcav_jax.concepts.crops import canvas_size, middle_index
 from vtcav_jax.concepts.tracks import Track, build_tracks
@@ -51,6 +51,7 @@ class Candidate:
     n_frames: int  # length of the clip file; a static clip repeats its one crop
     frame_size: FrameSize  # of the video
     window: Pixels | None = None  # what the clip shows, the same in all frames; None: the clip follows the boxes
+    outlines: tuple[Outline, ...] = ()  # one per frame, outside of which the clip is grey; empty: it is not
     rank: int = 0  # clips of a lower rank are selected first, such as the first clip of each track
 
     @cached_property
@@ -59,6 +60,8 @@ class Candidate:
         content = [self.video, self.concept, self.clip_type, self.frames, self.boxes, self.n_frames, CLIP_ID_SALT]
         if self.window:
             content.append(self.window)
+        if self.outlines:
+            content.append({"outlines": [[round(float(value), 2) for value in outline] for outline in self.outlines]})
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
     @property
@@ -73,13 +76,14 @@ class Candidate:
     @property
     def appearance(self) -> tuple:
         """Identity of the pixels, regardless of the concept."""
-        return (self.video, self.clip_type, self.frames, self.crops)
+        return (self.video, self.clip_type, self.frames, self.crops, self.outlines)
 
     @property
     def frozen_appearance(self) -> tuple:
         """Appearance of the static clip whose crop and frame are those of this clip's frozen control."""
         index = middle_index(len(self.frames))
-        return (self.video, "static", self.frames[index : index + 1], self.crops[index : index + 1])
+        middle = slice(index, index + 1)
+        return (self.video, "static", self.frames[middle], self.crops[middle], self.outlines[middle])
 
     @property
     def sort_key(self) -> tuple:
@@ -114,6 +118,7 @@ def static_candidates(scan: VideoScan, concept: Concept, config: MiningConfig, t
                     config.clip_frames,
                     scan.frame_size,
                     window,
+                    (box.outline or box_outline(box.corners),) if config.background == "grey" else (),
                     rank,
                 )
             )
@@ -175,10 +180,16 @@ def clips_of_track(track: Track, scan: VideoScan, name: str, config: MiningConfi
                     config.clip_frames,
                     scan.frame_size,
                     window,
+                    _outlines_at(track, offsets) if config.background == "grey" else (),
                 )
             )
     ranked = sorted(candidates, key=lambda candidate: candidate.sort_key)
     return [replace(candidate, rank=rank) for rank, candidate in enumerate(ranked)]
+
+
+def _outlines_at(track: Track, offsets: Iterable[int]) -> tuple[Outline, ...]:
+    """Return the outlines in these frames of a track, or its boxes if it has none."""
+    return tuple(track.outlines[j] if track.outlines else box_outline(track.boxes[j].tolist()) for j in offsets)
 
 
 def _filter_candidates(

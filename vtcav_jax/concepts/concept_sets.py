@@ -6,6 +6,7 @@ begin with `random` are negatives. Reading raises an error that lists all clips 
 in two sets, or come from a target's video.
 """
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,12 +33,13 @@ from vtcav_jax.concepts.crops import CLIP_TYPES, CONTROLS, letterbox
 from vtcav_jax.data.decode import MissingFramesError, decode_frames, probe
 from vtcav_jax.data.folder import NON_VIDEO_SUFFIXES
 from vtcav_jax.data.frame_sampling import select_frames
-from vtcav_jax.names import escape_control_chars, unknown_name_message
+from vtcav_jax.names import count_noun, escape_control_chars, unknown_name_message
 from vtcav_jax.runs.discovery_rows import DISCOVERED_CSV, DiscoveredRow
 from vtcav_jax.runs.tables import read_rows
 
 REVIEW_CSV, MINING_JSON = "review.csv", "mining.json"
 OVERVIEW_FOLDER = "overviews"  # of discovered concepts: pictures of where each is, by name of its folder
+NEGATIVE_WORDS = ("neg", "negs", "negative", "negatives", "negativeset", "negativesets")  # questioned as concepts
 REVIEW_COLUMNS = ("file", "sha256", "verdict")
 
 
@@ -51,7 +53,7 @@ class ConceptSets:
     notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return f"ConceptSets({self.folder}, {len(self.clips)} clips of {', '.join(self.concepts)})"
+        return f"ConceptSets({self.folder}, {count_noun(len(self.clips), 'clip')} of {', '.join(self.concepts)})"
 
     def clips_of(self, concept: str, clip_type: str | None = None) -> tuple[ConceptClip, ...]:
         if concept not in self.concepts:
@@ -138,7 +140,9 @@ def read_concepts(folder: str | Path, targets: Mapping[str, str] | None = None) 
             " moving left, so do not read them as motion: mine with --crop=window",
         )
     if stale:
-        notes = (*notes, f"{stale} verdicts in {REVIEW_CSV} refer to clips that are missing or have changed")
+        verb = "refers" if stale == 1 else "refer"
+        text = f"{count_noun(stale, 'verdict')} in {REVIEW_CSV} {verb} to clips that are missing or have changed"
+        notes = (*notes, text)
     return ConceptSets(folder, tuple(accepted), tuple(clip for clip in clips if clip.review == "reject"), notes)
 
 
@@ -171,9 +175,10 @@ def _read_folder(folder: Path) -> tuple[list[ConceptClip], tuple[str, ...]]:
             unexpected.append("/".join(parts))
     if unexpected:
         raise ValueError(
-            f"{folder} has {len(unexpected)} videos that belong to no concept ({escape_control_chars(unexpected[0])});"
-            " expected CONCEPT/CLIP_TYPE/*.mp4 or CONCEPT/*.mp4"
+            f"{folder} has {count_noun(len(unexpected), 'video')} outside of any concept"
+            f" ({escape_control_chars(unexpected[0])}); expected CONCEPT/CLIP_TYPE/*.mp4 or CONCEPT/*.mp4"
         )
+    _question_negatives(folder, clips)
     dynamic_files = {(clip.concept, clip.path.name): clip.file for clip in clips if clip.clip_type == "dynamic"}
     clips = [
         replace(clip, control_of=dynamic_files.get((clip.concept, clip.path.name), ""))
@@ -186,6 +191,18 @@ def _read_folder(folder: Path) -> tuple[list[ConceptClip], tuple[str, ...]]:
         f"the clip type {escape_control_chars(clip_type)} is not one that mining writes ({', '.join(CLIP_TYPES)})"
         for clip_type in unknown_types
     )
+
+
+def _question_negatives(folder: Path, clips: Iterable[ConceptClip]) -> None:
+    """Raise ValueError for a concept whose name says that its clips are negatives, which only `random` in it means."""
+    names = {clip.concept for clip in clips}
+    if questionable := sorted(name for name in names if re.sub(r"[\W\d_]", "", name).lower() in NEGATIVE_WORDS):
+        listed = ", ".join(f"{escape_control_chars(name)}/" for name in questionable)
+        raise ValueError(
+            f"{folder} has {listed}: is this a concept, or are these the clips that concepts are compared with?"
+            f" Negatives are in folders whose names begin with {NEGATIVE_PREFIX}, such as {NEGATIVE_PREFIX}_000; rename"
+            " the folder, or give a concept another name"
+        )
 
 
 def _add_sources(folder: Path, clips: Sequence[ConceptClip]) -> tuple[list[ConceptClip], tuple[str, ...]]:
@@ -202,7 +219,7 @@ def _add_sources(folder: Path, clips: Sequence[ConceptClip]) -> tuple[list[Conce
     notes = ()
     if unexpected := [file for file in source_of if file not in files]:
         notes = (
-            f"{SOURCES_CSV} names {len(unexpected)} files that are not clips of {folder}, such as"
+            f"{SOURCES_CSV} names {count_noun(len(unexpected), 'file')} not among the clips of {folder}, such as"
             f" {escape_control_chars(unexpected[0])}; expected paths such as CONCEPT/CLIP_TYPE/NAME.mp4",
         )
     return [

@@ -8,6 +8,7 @@ from pathlib import Path
 from vtcav_jax.settings import MAX_SEED, SEED_HELP, check_settings, required, setting
 
 NEGATIVE_PREFIX = "random"  # sets whose names begin with it are negatives
+TRACKERS = ("bytetrack", "botsort", "ocsort", "deepocsort", "fasttrack", "tracktrack")  # of ultralytics
 MAX_FOLDER_BYTES = 200  # of a folder's name; file systems allow 255
 FLOOR_FRAME_SIDE = 224  # input size of most video networks; smaller frames are enlarged as a whole
 
@@ -73,18 +74,27 @@ class MiningConfig:
     window_scale: float = setting(
         1.5, "side of a window (--crop=window) as a multiple of the track's longer side", minimum=1
     )
+    background: str = setting(
+        "keep",
+        "what surrounds the object in a clip: keep, or grey (of a segmentation network, or a table of boxes with the"
+        " column outline), also in random clips: there outside of other objects, or of a concept's outline elsewhere",
+        choices=("keep", "grey"),
+    )
     controls: bool = setting(
         True, "write frozen, shuffled, reversed and (with --crop=follow) jitter controls of dynamic and random clips"
     )
 
     detector: Path | None = setting(
-        None, "weights of an ultralytics detector (a .pt file is a pickle: code in it is run) or .onnx"
+        None,
+        "weights of an ultralytics detector (a .pt file is a pickle: code in it is run) or .onnx; a text-prompted one"
+        " (yolov8s-world.pt, yoloe-11s-seg.pt) finds any label of --concepts, such as 'tennis racket'; of"
+        " pose models the boxes are used",
     )
     # Neither is needed if the source's manifest names a table of boxes for each video.
     boxes: Path | None = setting(
         None, "instead of --detector: a .csv of boxes (file, frame, track, label, x1, y1, x2, y2)"
     )
-    tracker: str = setting("bytetrack", "algorithm that links boxes to tracks", choices=("bytetrack", "botsort"))
+    tracker: str = setting("bytetrack", "algorithm that links boxes to tracks", choices=TRACKERS)
     detector_size: int = setting(
         640, "longer side of the detector's input frames, in pixels", minimum=32, maximum=10**4
     )

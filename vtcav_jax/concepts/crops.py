@@ -11,11 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from vtcav_jax.concepts.boxes import Pixels
+from vtcav_jax.concepts.boxes import Outline, Pixels
 from vtcav_jax.data.resize import resize
 
 CONTROLS = ("frozen", "shuffled", "reversed", "jitter")
 CLIP_TYPES = ("static", "dynamic", *CONTROLS)
+GREY = 128
 
 
 def crop_box(frame: UInt8[np.ndarray, "h w 3"], box: Pixels) -> UInt8[np.ndarray, "h2 w2 3"]:
@@ -28,6 +29,15 @@ def crop_box(frame: UInt8[np.ndarray, "h w 3"], box: Pixels) -> UInt8[np.ndarray
     top, left = max(-y1, 0), max(-x1, 0)
     out[top : top + part.shape[0], left : left + part.shape[1]] = part
     return out
+
+
+def grey_surroundings(frame: UInt8[np.ndarray, "h w 3"], outline: Outline) -> UInt8[np.ndarray, "h w 3"]:
+    """Return the frame with grey outside of the outline."""
+    from PIL import Image, ImageDraw
+
+    mask = Image.new("1", (frame.shape[1], frame.shape[0]))
+    ImageDraw.Draw(mask).polygon(list(zip(outline[::2], outline[1::2])), fill=1)
+    return np.where(np.asarray(mask)[..., None], frame, np.uint8(GREY))
 
 
 def static_clip(frame: UInt8[np.ndarray, "h w 3"], box: Pixels, n_frames: int) -> UInt8[np.ndarray, "t h2 w2 3"]:

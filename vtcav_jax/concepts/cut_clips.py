@@ -91,10 +91,13 @@ def _write_missing(missing: Sequence[Candidate], scan: VideoScan, config: Mining
         for number, frame in decode_in_order(probe(scan.path, by_decoding=by_decoding), candidates_by_frame):
             for candidate in candidates_by_frame[number]:
                 position = len(crops_by_id[candidate.id])
-                crops_by_id[candidate.id].append(crops.crop_box(frame, candidate.crops[position]))
+                masked = frame
+                if candidate.outlines:
+                    masked = crops.grey_surroundings(frame, candidate.outlines[position])
+                crops_by_id[candidate.id].append(crops.crop_box(masked, candidate.crops[position]))
                 files = _clip_files(candidate, scan, config)
                 if "jitter" in files and position == crops.middle_index(len(candidate.frames)):
-                    jitter_clips[candidate.id] = crops.jitter_clip(frame, candidate.boxes)
+                    jitter_clips[candidate.id] = crops.jitter_clip(masked, candidate.boxes)
                 if position + 1 == len(candidate.frames):
                     clip_crops = crops_by_id.pop(candidate.id)
                     for clip_type, video in _clip_videos(

@@ -8,12 +8,13 @@ import atexit
 import hashlib
 import importlib.util
 import logging
+import math
 import os
 import pickle
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,11 +23,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from vtcav_jax.concepts.boxes import Box
+from vtcav_jax.concepts.boxes import Box, Outline
 from vtcav_jax.concepts.config import MiningConfig, parse_concepts
 from vtcav_jax.names import escape_control_chars
 
 DETECTOR_INSTALL_HINT = "pip install -c constraints.txt -e '.[detect]' (ultralytics is under the AGPL-3.0)"
+MAX_OUTLINE_CORNERS = 100
 MIN_TRACKER_CONFIDENCE = 0.1  # of boxes passed to trackers; ByteTrack's second association step needs weak boxes
 # Exceptions raised by reading a damaged pickle or a file of another program.
 _DAMAGED = (
@@ -34,6 +36,7 @@ _DAMAGED = (
     *(AssertionError, IndexError, NotImplementedError, SyntaxError, pickle.UnpicklingError),
 )
 PICKLE_SUFFIXES, EXPORTED_SUFFIXES = (".pt", ".pth"), (".onnx",)
+BOX_TASKS = ("detect", "segment", "pose")  # of networks with boxes
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,13 @@ class UltralyticsDetector:
     def name(self) -> str:
         return self.path.name
 
+    @property
+    def has_outlines(self) -> bool:
+        return self.model.task == "segment"
+
     def boxes(self, frames: Iterable[UInt8[np.ndarray, "h w 3"]], fps: float) -> Iterator[Box]:
         tracker = _make_tracker(self.tracker)
-        names = self.model.names
+        names = dict(enumerate(self.labels))
         frames = iter(frames)
         number = 0
         while batch := [np.ascontiguousarray(frame[..., ::-1]) for frame in islice(frames, self.batch_size)]:
@@ -72,12 +79,30 @@ class UltralyticsDetector:
                     save=False,
                 )
                 for frame, result in zip(group, detections):
-                    yield from _boxes_with_tracks(result.boxes.cpu().numpy(), frame, number, tracker, names)
+                    boxes, outlines = result.boxes.cpu().numpy(), _outlines(result)
+                    yield from _boxes_with_tracks(boxes, frame, number, tracker, names, outlines)
                     number += 1
 
 
+def _outlines(result: Any) -> tuple[Outline, ...]:
+    """Return the outline of each box of a segmentation network's result; none of another network's."""
+    masks = getattr(result, "masks", None)
+    return () if masks is None else tuple(map(_simplify_outline, masks.xy))
+
+
+def _simplify_outline(points: Any) -> Outline:
+    """Return a polygon in whole pixels with at most `MAX_OUTLINE_CORNERS` corners; empty if it has fewer than three."""
+    corners = np.rint(np.asarray(points, float)[:: math.ceil(max(len(points), 1) / MAX_OUTLINE_CORNERS)]).astype(int)
+    return tuple(corners.ravel().tolist()) if len(corners) >= 3 else ()
+
+
 def _boxes_with_tracks(
-    detections: Any, frame: np.ndarray, number: int, tracker: Any, names: dict[int, str]
+    detections: Any,
+    frame: np.ndarray,
+    number: int,
+    tracker: Any,
+    names: dict[int, str],
+    outlines: Sequence[Outline] = (),
 ) -> Iterator[Box]:
     """Yield the detector's boxes with the tracker's numbers; the tracker's own boxes are smoothed and not used."""
     tracks = tracker.update(detections, frame)
@@ -86,13 +111,16 @@ def _boxes_with_tracks(
         x1, y1, x2, y2 = (round(float(value), 2) for value in detections.xyxy[i])
         if x1 < x2 and y1 < y2:
             confidence = min(round(float(detections.conf[i]), 4), 1.0)
-            yield Box(number, track_of.get(i), names[int(detections.cls[i])], x1, y1, x2, y2, confidence)
+            outline = outlines[i] if outlines else ()
+            yield Box(number, track_of.get(i), names[int(detections.cls[i])], x1, y1, x2, y2, confidence, outline)
 
 
 def load_detector(path: str | Path, config: MiningConfig | None = None) -> UltralyticsDetector:
-    """Load a detector; checks the file before the library opens it."""
+    """Load a detector; checks the file before the library opens it.
+
+    If any label of the concepts is not among the classes of a text-prompted detector, the labels become its classes.
+    """
     path = Path(path)
-    config = config or MiningConfig(concepts=parse_concepts(["anything"]))
     _check_file(path)
     library = _import_ultralytics()
     if path.suffix.lower() in PICKLE_SUFFIXES:
@@ -100,32 +128,67 @@ def load_detector(path: str | Path, config: MiningConfig | None = None) -> Ultra
         sys.stderr.write(f"loading {path}: this is a pickle, which can run code; load only files that you trust\n")
     elif importlib.util.find_spec("onnxruntime") is None:
         raise ValueError(f"{path.name} needs onnxruntime; pip install onnxruntime, or pass the weights as .pt")
+    settings = config or MiningConfig(concepts=parse_concepts(["anything"]))
     with path.open("rb") as file:
         weights = hashlib.file_digest(file, "sha256").hexdigest()
     try:
-        model = library.YOLO(str(path), task="detect")
-        names = dict(model.names)
+        # The file of an exported network does not say what it is for
+        model = library.YOLO(str(path), task=None if path.suffix.lower() in PICKLE_SUFFIXES else "detect")
+        names = _class_names(model)
     except _DAMAGED as error:
         reason = escape_control_chars(str(error).partition("\n")[0])[:160]
         raise ValueError(
             f"{path.name} cannot be loaded as a detector ({reason}); expected weights of the ultralytics library, such"
             " as yolov8n.pt"
         ) from error
-    if path.suffix.lower() in PICKLE_SUFFIXES and model.task != "detect":
-        raise ValueError(f"{path.name} is for the task {model.task}; expected a detector, such as yolov8n.pt")
-    identity_parts = [weights, library.__version__, config.tracker, config.detector_size, MIN_TRACKER_CONFIDENCE]
-    identity = hashlib.sha256(repr(identity_parts).encode()).hexdigest()
+    if model.task not in BOX_TASKS:
+        raise ValueError(
+            f"{path.name} is for the task {model.task}, which has no boxes; expected weights for"
+            f" {', '.join(BOX_TASKS)}, such as yolov8n.pt"
+        )
+    prompts = _missing_labels(config, names) if hasattr(model, "set_classes") else ()
+    if prompts:
+        _set_prompts(model, prompts, path)
+        names = _class_names(model)
+    identity_parts = [weights, library.__version__, settings.tracker, settings.detector_size, MIN_TRACKER_CONFIDENCE]
+    identity = hashlib.sha256(repr([*identity_parts, *([prompts] if prompts else [])]).encode()).hexdigest()
     return UltralyticsDetector(
         path,
-        tuple(names[i] for i in sorted(names)),
+        names,
         weights,
         identity,
-        config.tracker,
-        config.detector_size,
-        config.batch_size,
-        config.device,
+        settings.tracker,
+        settings.detector_size,
+        settings.batch_size,
+        settings.device,
         model,
     )
+
+
+def _missing_labels(config: MiningConfig | None, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the labels of the concepts if the detector does not have all of them."""
+    labels = tuple(dict.fromkeys(concept.label for concept in config.concepts if concept.label)) if config else ()
+    return () if set(labels) <= set(names) else labels
+
+
+def _set_prompts(model: Any, prompts: Sequence[str], path: Path) -> None:
+    """Make the labels the classes of a text-prompted detector; its text encoder must be on this machine."""
+    try:
+        model.set_classes(list(prompts))
+    except (*_DAMAGED, ModuleNotFoundError) as error:
+        reason = escape_control_chars(str(error).partition("\n")[0])[:160]
+        raise ValueError(
+            f"the labels {', '.join(map(escape_control_chars, prompts))} cannot be set in {path.name} ({reason}): this"
+            " needs the text encoder of the detector, which is not downloaded automatically. Install it with its"
+            " weights as Ultralytics describes, or set the classes once where it is installed"
+            " (model.set_classes([...]); model.save(FILE.pt)) and pass that file"
+        ) from error
+
+
+def _class_names(model: Any) -> tuple[str, ...]:
+    """Return the classes in their order; the library has them as a dictionary or, after prompts, as a list."""
+    names = model.names
+    return tuple(names[i] for i in sorted(names)) if isinstance(names, dict) else tuple(names)
 
 
 def list_labels(path: str | Path) -> tuple[str, ...]:
@@ -228,5 +291,7 @@ def _make_tracker(name: str) -> Any:
     from ultralytics.utils import YAML, IterableSimpleNamespace  # pyright: ignore[reportMissingImports] (an optional extra)
     from ultralytics.utils.checks import check_yaml  # pyright: ignore[reportMissingImports] (an optional extra)
 
+    if name not in TRACKER_MAP:
+        raise ValueError(f"this version of ultralytics has no tracker {name}; expected {', '.join(TRACKER_MAP)}")
     options = IterableSimpleNamespace(**YAML.load(check_yaml(f"{name}.yaml")))
     return TRACKER_MAP[name](args=options)

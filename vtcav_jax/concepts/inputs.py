@@ -164,6 +164,11 @@ def check_labels(config: MiningConfig, box_source: Detector | BoxTable, items: S
     faults = []
     if unexpected := sorted({c.label for c in config.concepts} - set(box_source.labels)):
         faults.append(f"{box_source.name}: {unknown_name_message('label', unexpected, box_source.labels)}")
+    if config.background == "grey" and not getattr(box_source, "has_outlines", False):
+        faults.append(
+            f"{box_source.name} has no outlines, which --background=grey needs; pass a segmentation network, such as"
+            " yolov8n-seg.pt, or boxes with the column outline"
+        )
     known = {f"{head}:{answer}" for _, answers in items for head, answer in answers.items()}
     requested = {f"{c.head}:{c.answer}" for c in config.concepts if c.head}
     if unexpected := sorted(requested - known):

@@ -27,7 +27,7 @@ from vtcav_jax.data.loader import stream
 from vtcav_jax.data.overlap import shared_note
 from vtcav_jax.data.source import Source, SourceItem
 from vtcav_jax.data.world_source import WorldSource
-from vtcav_jax.names import escape_control_chars, unknown_name_message
+from vtcav_jax.names import count_noun, escape_control_chars, unknown_name_message
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def assign_clips(
     clips_of_concept = {concept: _labelled_indices(concept, source, order) for concept in config.concepts}
     sizes = {concept: min(config.max_clips, len(rows) // 3) for concept, rows in clips_of_concept.items()}
     notes = [
-        f"{concept.name}: {size} clips of each type instead of {config.max_clips};"
+        f"{concept.name}: {count_noun(size, 'clip')} of each type instead of {config.max_clips};"
         f" {len(clips_of_concept[concept])} clips have this label"
         for concept, size in sizes.items()
         if size < config.max_clips
@@ -138,7 +138,8 @@ def assign_clips(
         )
     if n_sets < config.num_random_sets:
         notes.append(
-            f"{n_sets} random sets instead of {config.num_random_sets}: each needs {2 * size} of {len(order)} clips,"
+            f"{count_noun(n_sets, 'random set')} instead of {config.num_random_sets}: each needs {2 * size} of"
+            f" {count_noun(len(order), 'clip')},"
             " in addition to the concepts' clips; use more videos, or lower --max_clips"
         )
     return places, notes

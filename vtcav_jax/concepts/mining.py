@@ -48,7 +48,7 @@ from vtcav_jax.data.overlap import shared_note
 from vtcav_jax.data.source import FileSource, Source
 from vtcav_jax.data.world_source import WorldSource
 from vtcav_jax.json_file import load_json
-from vtcav_jax.names import escape_control_chars
+from vtcav_jax.names import count_noun, escape_control_chars
 from vtcav_jax.runs.code_version import code_hash, package_versions
 from vtcav_jax.runs.lock import is_lock, lock_folder
 from vtcav_jax.runs.tables import write_table
@@ -86,10 +86,13 @@ class MiningReport:
         for (name, clip_type), n in self.counts.items():
             totals[name.startswith(NEGATIVE_PREFIX), clip_type in crops.CONTROLS] += n
         n_sets = len({name for name, _ in self.counts if name.startswith(NEGATIVE_PREFIX)})
-        lines.append(f"{totals[False, True]} controls of the concepts' dynamic clips")
-        lines.append(f"{totals[True, False]} clips in {n_sets} random sets, with {totals[True, True]} controls")
+        lines.append(f"{count_noun(totals[False, True], 'control')} of the concepts' dynamic clips")
+        lines.append(
+            f"{count_noun(totals[True, False], 'clip')} in {count_noun(n_sets, 'random set')}, with"
+            f" {count_noun(totals[True, True], 'control')}"
+        )
         speed = f", {self.n_frames / self.seconds:.3g} frames/s" if self.n_frames and self.seconds else ""
-        lines.append(f"{self.n_videos} videos, {self.n_frames} frames scanned{speed}")
+        lines.append(f"{count_noun(self.n_videos, 'video')}, {count_noun(self.n_frames, 'frame')} scanned{speed}")
         lines += [f"not read: {name}: {reason}" for name, reason in self.failures.items()]
         lines += [f"note: {note}" for note in self.notes]
         return escape_control_chars("\n".join(lines))

@@ -15,7 +15,7 @@ from itertools import zip_longest
 
 import numpy as np
 
-from vtcav_jax.concepts.boxes import Corners, Pixels, intersection, to_pixels
+from vtcav_jax.concepts.boxes import Corners, Outline, Pixels, intersection, move_outline, to_pixels
 from vtcav_jax.concepts.candidates import (
     Candidate,
     dynamic_candidates,
@@ -252,8 +252,15 @@ def _random_window(
     return Candidate(
         *(scan.sha256, NEGATIVE_PREFIX, clip_type, frames, (), 0.0, RANDOM_BOX, config.clip_frames, scan.frame_size),
         window=window,
+        outlines=_transfer_outlines(reference, window, len(frames)),
         rank=int(moved),
     )
+
+
+def _transfer_outlines(reference: Candidate, window: Pixels, n_frames: int) -> tuple[Outline, ...]:
+    """Return the outlines of a concept's clip in another window, none if it has none."""
+    outlines = tuple(move_outline(outline, reference.window or window, window) for outline in reference.outlines)
+    return outlines if len(outlines) == n_frames else ()
 
 
 def _random_centre(side: int, scan: VideoScan, random: np.random.Generator) -> tuple[float, float]:
@@ -277,7 +284,8 @@ def _random_box_clip(
     scan: VideoScan, clip_type: str, references: Sequence[Candidate], random: np.random.Generator, config: MiningConfig
 ) -> Candidate | None:
     """Return a clip with the boxes of a concept's clip, randomly shifted in space and time; None if they do not fit."""
-    boxes = np.array(references[int(random.integers(len(references)))].boxes, float)
+    reference = references[int(random.integers(len(references)))]
+    boxes = np.array(reference.boxes, float)
     low, high = boxes[:, :2].min(0), boxes[:, 2:].max(0)
     room = np.array([scan.width, scan.height]) - (high - low)
     if (room < 0).any():
@@ -287,6 +295,8 @@ def _random_box_clip(
     if not frames:
         return None
     moved_boxes: list[Pixels] = [box for b in boxes if (box := to_pixels((b + move).tolist(), scan.height, scan.width))]
+    shift = move[:2].tolist()
+    outlines = [tuple(value + shift[i % 2] for i, value in enumerate(outline)) for outline in reference.outlines]
     return Candidate(
         scan.sha256,
         NEGATIVE_PREFIX,
@@ -297,6 +307,7 @@ def _random_box_clip(
         RANDOM_BOX,
         config.clip_frames,
         scan.frame_size,
+        outlines=tuple(outlines),
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from vtcav_jax.concepts.concept_table import ConceptClip
 from vtcav_jax.concepts.near_duplicates import near_duplicate_groups, near_duplicate_pairs
-from vtcav_jax.names import escape_control_chars
+from vtcav_jax.names import count_noun, escape_control_chars
 
 SOURCE_SEPARATOR = "__"  # a clip made by hand and named SOURCE__anything.mp4 is from the video SOURCE
 MAX_NAMED_CLIPS = 5
@@ -33,9 +33,9 @@ def source_video_ids(clips: Sequence[ConceptClip]) -> tuple[tuple[str, ...], tup
     if unknown:
         n_families = len({clip.family for clip in unknown})
         notes.append(
-            f"the source video of {n_families} clips is unknown; each counts as a source video of its own unless it"
-            " shows the same recording as another; name the videos in sources.csv (file,source), or rename the clips"
-            f" to SOURCE{SOURCE_SEPARATOR}NAME"
+            f"the source video of {count_noun(n_families, 'clip')} is unknown; each counts as a source video of its own"
+            " unless it shows the same recording as another; name the videos in sources.csv (file,source), or rename"
+            f" the clips to SOURCE{SOURCE_SEPARATOR}NAME"
         )
     return tuple(source or families[clip.family] for clip, source in zip(clips, ids)), tuple(notes)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from vtcav_jax.concepts.boxes import Box
+from vtcav_jax.concepts.boxes import Box, Outline, move_outline
 
 MAX_TRACK_GAP = 2  # frames to interpolate
 HISTOGRAM_LEVELS = 4  # per colour channel
@@ -29,6 +29,7 @@ class Track:
     first: int
     boxes: Float[np.ndarray, "n 4"]
     confidence: Float[np.ndarray, " n"]  # in `label`; 0 where the detector assigned another label
+    outlines: tuple[Outline, ...] = ()  # of each frame; empty if no box of the track has one
 
     @property
     def frames(self) -> range:
@@ -80,7 +81,21 @@ def _interpolate_track(label: str, number: int, run: list[Box]) -> Track:
     frames = np.arange(known_frames[0], known_frames[-1] + 1)
     values = np.array([[*box.corners, box.confidence * (box.label == label)] for box in run], float)
     full = np.stack([np.interp(frames, known_frames, column) for column in values.T], -1)
-    return Track(label, number, int(known_frames[0]), full[:, :4], full[:, 4])
+    return Track(label, number, int(known_frames[0]), full[:, :4], full[:, 4], _fill_outlines(run, frames, full[:, :4]))
+
+
+def _fill_outlines(run: list[Box], frames: np.ndarray, boxes: Float[np.ndarray, "n 4"]) -> tuple[Outline, ...]:
+    """Return the outline in each frame; where there is none, that of the nearest frame, moved with the box."""
+    known = {box.frame: box for box in run if box.outline}
+    if not known:
+        return ()
+    outlines = []
+    for frame, corners in zip(frames.tolist(), boxes.tolist()):
+        nearest = known[min(known, key=lambda other: abs(other - frame))]
+        outlines.append(
+            nearest.outline if nearest.frame == frame else move_outline(nearest.outline, nearest.corners, corners)
+        )
+    return tuple(outlines)
 
 
 def colour_histogram(frame: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, " bins"]:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vtcav_jax.atomic import write_text
+from vtcav_jax.checksums import file_sha256, shared_file_sha256
 from vtcav_jax.concepts.boxes import Box
 from vtcav_jax.concepts.config import MiningConfig
 from vtcav_jax.concepts.tracks import colour_histogram, find_cuts
@@ -75,6 +76,10 @@ class BoxTable:
     def labels(self) -> tuple[str, ...]:
         return tuple(sorted({box.label for boxes in self.by_file.values() for box in boxes}))
 
+    @property
+    def has_outlines(self) -> bool:
+        return any(box.outline for boxes in self.by_file.values() for box in boxes)
+
     def boxes_of(self, item: SourceItem) -> tuple[Box, ...]:
         assert item.path is not None
         names = (item.name, item.path.name)
@@ -125,8 +130,8 @@ def plan_scan(item: SourceItem, box_source: Detector | BoxTable, folder: Path) -
     assert item.path is not None
     if not item.path.is_file():
         raise VideoError(f"there is no file {item.path}; expected a video")
-    with item.path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    is_part = item.start is not None or item.end is not None
+    sha256 = shared_file_sha256(item.path) if is_part else file_sha256(item.path)
     boxes = box_source.boxes_of(item) if isinstance(box_source, BoxTable) else box_source.identity
     key = json.dumps([code_hash(*SCAN_CODE), sha256, item.start, item.end, boxes])
     scan_file = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
@@ -150,7 +155,13 @@ def _is_intact(scan_file: Path) -> bool:
 
 def _read_scan(scan_file: Path) -> dict[str, Any]:
     scan_data = load_json(scan_file)
-    return scan_data | {"cuts": tuple(scan_data["cuts"]), "boxes": tuple(Box(*box) for box in scan_data["boxes"])}
+    return scan_data | {"cuts": tuple(scan_data["cuts"]), "boxes": tuple(map(_restore_box, scan_data["boxes"]))}
+
+
+def _restore_box(values: Sequence[Any]) -> Box:
+    """Return the box with these JSON values, in which the outline is a list."""
+    *others, outline = values
+    return Box(*others, outline=tuple(outline))
 
 
 def _frame_range(item: SourceItem, index: VideoIndex) -> range:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Int, UInt8
 
-from vtcav_jax.checksums import file_sha256
+from vtcav_jax.checksums import shared_file_sha256
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.decode import MissingFramesError, VideoFile, VideoIndex, decode_frames, probe
 from vtcav_jax.data.frame_sampling import select_frames
@@ -38,7 +38,7 @@ class SamplingConfig:
 
     Without a start, clips are spaced evenly; ten clips with three views are the usual test protocol. With
     `random_start` (a seed), starts are random, as in training. `interval_seconds` replaces the interval in frames of
-    `ClipSpec`. `normalise=False` returns uint8.
+    `ClipSpec`. `normalise=False` returns uint8. `consecutive` takes clips one after the other, as many as fit.
     """
 
     clips_per_video: int = setting(1, "evenly spaced clips per video", minimum=1, maximum=1000)
@@ -51,6 +51,7 @@ class SamplingConfig:
     start: int | None = None
     start_seconds: float | None = None
     random_start: int | None = None
+    consecutive: bool = False
 
     def __post_init__(self):
         negative = [("random_start", f"expected a seed of at least 0, got {self.random_start}")]
@@ -128,7 +129,7 @@ def _index_and_content(
     """Return the index and the content of a file; consecutive clips of a long video share them."""
     del stamp  # part of the key
     index = probe(file, by_decoding=by_decoding)
-    return index, file.content() if isinstance(file, ResolvedVideo) else file_sha256(file)
+    return index, file.content() if isinstance(file, ResolvedVideo) else shared_file_sha256(file)
 
 
 def clip_from_frames(
@@ -146,6 +147,7 @@ def clip_from_frames(
         duration,
         clip_spec,
         n_clips=sampling.clips_per_video,
+        consecutive=sampling.consecutive,
         start=sampling.start,
         start_seconds=sampling.start_seconds,
         interval_seconds=sampling.interval_seconds,

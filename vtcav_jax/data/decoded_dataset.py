@@ -178,7 +178,7 @@ def _run_job(job: _PrepareJob) -> list[ReadResult]:
         "geometry": asdict(job.clip_spec),
         "how": asdict(job.sampling),
         "heads": source.heads,
-        "items": [{"name": item.name, "labels": item.labels, "source": item.source} for item in items],
+        "items": [_item_record(item) for item in items],
         "failed": [{"name": read.item.name, "reason": read.failure} for read in failures],
     }
     (part / DATASET_INDEX_FILE).write_text(json.dumps(index, indent=1), encoding="utf-8")
@@ -317,13 +317,24 @@ def find_prepared(folder: Path) -> Path | None:
     return candidates[0] if candidates else None
 
 
+def _item_record(item: SourceItem) -> dict[str, Any]:
+    record: dict[str, Any] = {"name": item.name, "labels": item.labels, "source": item.source}
+    return record | ({"further_labels": item.further_labels} if item.further_labels else {})
+
+
 def open_prepared(folder: Path, spec: str, split: str | None = None) -> PreparedDataset:
     try:
         index = load_json(folder / DATASET_INDEX_FILE)
         spec_fields: dict[str, Any] = {n: tuple(v) if isinstance(v, list) else v for n, v in index["geometry"].items()}
         heads = {head: tuple(names) for head, names in index["heads"].items()}
         items = tuple(
-            SourceItem(item["name"], item["labels"], source=item.get("source", "")) for item in index["items"]
+            SourceItem(
+                item["name"],
+                item["labels"],
+                source=item.get("source", ""),
+                further_labels={head: tuple(labels) for head, labels in item.get("further_labels", {}).items()},
+            )
+            for item in index["items"]
         )
         records = open_records(folder, index["split"])
         if split not in (None, index["split"]):

@@ -43,7 +43,8 @@ def _without_name(read: ReadResult) -> str:
     place = read.item.path or read.item.stored_video
     for name in (str(place), place.name) if place else (read.item.name,):
         text = text.replace(name, "")
-    return escape_control_chars(text.strip().removeprefix("is ")).replace("\n", " ")
+    text = re.sub(r" +([;,.])", r"\1", text.strip().removeprefix("is "))
+    return escape_control_chars(text).replace("\n", " ")
 
 
 def _reason_pattern(read: ReadResult) -> str:

@@ -30,6 +30,7 @@ def select_frames(
     clip_spec: ClipSpec,
     *,
     n_clips: int = 1,
+    consecutive: bool = False,
     start: int | None = None,
     start_seconds: float | None = None,
     interval_seconds: float | None = None,
@@ -41,9 +42,10 @@ def select_frames(
     Without a start, starts are spaced evenly over those at which a clip fits. Clips that extend beyond the end continue
     from the beginning, as in the reference, and `padded` is True. With `interval_seconds`, each moment selects the
     frame displayed then; otherwise frames are counted. If `clip_spec.sampling` is uniform, frames are spread over the
-    whole video, start and interval are errors, and further clips take other frames of the same segments. With `random`,
-    starts (for uniform sampling: frames within segments) are drawn uniformly. `time_range` (begin and end in seconds)
-    treats that part as the whole video.
+    whole video, start and interval are errors, and further clips take other frames of the same segments. With
+    `consecutive`, clips follow each other from the first frame on, as many as fit, at least one. With `random`, starts
+    (for uniform sampling: frames within segments) are drawn uniformly. `time_range` (begin and end in seconds) treats
+    that part as the whole video.
     """
     if not len(times):
         raise ValueError("expected a video with at least one frame, got none")
@@ -58,12 +60,23 @@ def select_frames(
             min(duration, time_range[1]) - origin,
             clip_spec,
             n_clips=n_clips,
+            consecutive=consecutive,
             start=start,
             start_seconds=start_seconds,
             interval_seconds=interval_seconds,
             random=random,
         )
         return FrameSelection(selection.frames + begin, selection.padded)
+    if consecutive:
+        if (start, start_seconds, random) != (None, None, None) or n_clips > 1 or clip_spec.sampling == "uniform":
+            raise ValueError("consecutive clips begin at the first frame; omit start, number of clips and random")
+        interval = clip_spec.interval if interval_seconds is None else interval_seconds
+        length = len(times) if interval_seconds is None else duration + _ROUNDING
+        n_clips = max(1, int(length / (clip_spec.frames * interval)))
+        starts = clip_spec.frames * interval * np.arange(n_clips)
+        if interval_seconds is None:
+            return _clips_by_count(len(times), clip_spec, starts)
+        return _clips_by_time(times, duration, clip_spec.frames, interval_seconds, starts)
     first = _first_frame(times, duration, start, start_seconds)
     if first is not None and random is not None:
         raise ValueError("expected one start, got a fixed and a random one; omit one")
@@ -139,6 +152,10 @@ def _select_by_count(
         starts = (np.arange(n_clips) * step + step / 2).astype(int)
     else:
         starts = np.zeros(n_clips, int)
+    return _clips_by_count(total, clip_spec, starts)
+
+
+def _clips_by_count(total: int, clip_spec: ClipSpec, starts: Int[np.ndarray, " n"]) -> FrameSelection:
     frames = starts[:, None] + clip_spec.interval * np.arange(clip_spec.frames)
     return FrameSelection(frames % total, bool((frames >= total).any()))
 
@@ -159,6 +176,16 @@ def _select_by_time(
         starts = random.uniform(0, room, n_clips)
     else:
         starts = (np.arange(n_clips) + 0.5) * (room / n_clips)
+    return _clips_by_time(times, duration, frames, interval, starts)
+
+
+def _clips_by_time(
+    times: Float[np.ndarray, " frames"],
+    duration: float,
+    frames: int,
+    interval: float,
+    starts: Float[np.ndarray, " n"],
+) -> FrameSelection:
     moments = starts[:, None] + interval * np.arange(frames)
     beyond = moments + _ROUNDING >= duration
     return FrameSelection(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from vtcav_jax.data.annotations import ANNOTATION_KINDS, open_annotations
 from vtcav_jax.data.remote import addresses, listing, shards
 from vtcav_jax.data.remote.object_store import ObjectError
 from vtcav_jax.data.source import FileSource, Source, SourceItem, one_line
@@ -15,6 +16,7 @@ SOURCE_KINDS = {
     "SHARDS.tar": "WebDataset shards, such as shards-{000..007}.tar; files or addresses",
     "ADDRESS": "a video, manifest or shards at https://, or those or a folder at gs://, s3:// or another store",
     "worlds:NAME:N:SEED": "N clips of a synthetic world; N and SEED are optional",
+    **ANNOTATION_KINDS,
 }
 
 
@@ -48,6 +50,9 @@ def open_source(spec: str | Path) -> Source:
 
             return manifest.open_manifest(path, text)
         return FileSource(text, {}, (SourceItem(one_line(path.name), {}, path),))
+    data_sets = [kind.partition(":")[0] for kind in ANNOTATION_KINDS]
+    if scheme in data_sets and colon:
+        return open_annotations(scheme, rest, text)
     if scheme == "worlds" and colon:
         from vtcav_jax.data import world_source
 
@@ -59,10 +64,9 @@ def open_source(spec: str | Path) -> Source:
         if (dataset_folder / decoded_dataset.DATASET_INDEX_FILE).exists():
             return decoded_dataset.open_prepared(dataset_folder, text, split)
         return tfds.make_tfds_source(dataset_folder, split, text)
+    kinds = ["tfds", "worlds", *data_sets]
     if colon and scheme.isidentifier() and len(scheme) > 1 and "/" not in scheme:
-        raise ValueError(
-            f"{unknown_name_message('kind of source', [scheme], ['tfds', 'worlds'])}, and there is no file {text}"
-        )
+        raise ValueError(f"{unknown_name_message('kind of source', [scheme], kinds)}, and there is no file {text}")
     raise ValueError(f"there is no file or folder {text}; a source is one of {', '.join(SOURCE_KINDS)}")
 
 

@@ -7,6 +7,7 @@ from vtcav_jax.console import progress, warn
 from vtcav_jax.data.remote.stored_video import CHECKSUM_PREFIX
 from vtcav_jax.data.source import Source, SourceItem, item_content
 from vtcav_jax.data.world_source import WorldSource
+from vtcav_jax.names import count_noun
 
 MAX_NAMED_ITEMS = 5
 
@@ -42,8 +43,9 @@ def shared_note(source: Source, shared: Mapping[int, str], role: str) -> str:
     """Return a sentence on the items that are left out because they are also `role`, such as targets."""
     names = [f"{source.items[i].name} ({name})" for i, name in list(shared.items())[:MAX_NAMED_ITEMS]]
     more = f" and {len(shared) - MAX_NAMED_ITEMS} more" if len(shared) > MAX_NAMED_ITEMS else ""
-    return f"{len(shared)} of {len(source.items)} videos of {source.spec} are {role} and are left out: " + (
-        f"{', '.join(names)}{more}"
+    return (
+        f"{len(shared)} of {count_noun(len(source.items), 'video')} of {source.spec} are {role} and are left out: "
+        + (f"{', '.join(names)}{more}")
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol, overload, runtime_checkable
 from urllib.parse import unquote
 
-from vtcav_jax.checksums import file_sha256, json_sha256
+from vtcav_jax.checksums import file_sha256, json_sha256, shared_file_sha256
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data.clip import Clip, SamplingConfig, read_clip
 from vtcav_jax.data.decode import VideoError
@@ -29,6 +29,7 @@ class SourceItem:
     boxes: Path | None = None  # CSV of bounding boxes
     source: str = ""  # video that the item was cut from, if other items can be from the same one
     stored_video: StoredVideo | None = None  # in place of `path`: at an address, or in a tar file
+    further_labels: dict[str, tuple[int, ...]] = field(default_factory=dict)  # other classes of a head that it shows
 
     @property
     def source_video(self) -> str:
@@ -75,7 +76,7 @@ def item_content(source: Source, i: int) -> str | None:
     if item.stored_video is not None:
         return item.stored_video.resolve().content()
     if item.path is not None:
-        return file_sha256(item.path)
+        return file_sha256(item.path) if item.start is None and item.end is None else shared_file_sha256(item.path)
     stored_content = getattr(source, "content", None)
     return None if stored_content is None else stored_content(i)
 
@@ -90,17 +91,20 @@ def is_unchanged(source: Source, i: int, content: str) -> bool:
 
 @dataclass(frozen=True)
 class FileSource:
-    """Source of videos: a folder, a manifest, a single file, addresses, or tar files."""
+    """Source of videos: a folder, a manifest, annotations of a data set, a single file, addresses, or tar files."""
 
     spec: str
     heads: dict[str, tuple[str, ...]]
     items: tuple[SourceItem, ...]
+    notes: tuple[str, ...] = ()  # on videos that are missing
 
     @property
     def identity(self) -> str:
         file_facts = [(item.name, item.labels, item.start, item.end) for item in self.items]
         sources = [item.source for item in self.items]
-        return json_sha256([self.heads, file_facts, *([sources] if any(sources) else [])])
+        further = [item.further_labels for item in self.items]
+        optional_facts = [facts for facts in (sources, further) if any(facts)]
+        return json_sha256([self.heads, file_facts, *optional_facts])
 
     def read(self, i: int, clip_spec: ClipSpec, sampling: SamplingConfig) -> Clip:
         item = self.items[i]

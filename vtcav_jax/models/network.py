@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from vtcav_jax.checksums import json_sha256
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.fingerprint import fingerprint
-from vtcav_jax.names import unknown_name_message
+from vtcav_jax.names import count_noun, unknown_name_message
 from vtcav_jax.tap import Model
 
 DEFAULT_HEAD = "label"  # of a network with one head
@@ -37,7 +37,7 @@ class Network:
     groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        heads = ", ".join(f"{head}: {len(names)} classes" for head, names in self.heads.items())
+        heads = ", ".join(f"{head}: {count_noun(len(names), 'class')}" for head, names in self.heads.items())
         return f"Network({self.name}, clips {self.clip_spec.shape}, {heads})"
 
     @property

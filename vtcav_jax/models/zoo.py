@@ -46,14 +46,39 @@ SSV2_LABELS = "something_something_v2"
 
 
 @dataclass(frozen=True)
+class TestViews:
+    """Views over which predictions of a video are averaged: temporal clips and spatial crops, and who says so."""
+
+    clips: int  # 0: as many consecutive clips as fit
+    crops: int
+    origin: str
+
+    __test__ = False  # it is no test of pytest's
+
+
+_SWIN_VIEWS = TestViews(4, 3, "Liu et al. (2021): 4 x 3 views on Kinetics")
+_SWIN_SSV2_VIEWS = TestViews(1, 3, "Liu et al. (2021): 1 x 3 views on Something-Something v2")
+_C3D_VIEWS = TestViews(10, 1, "Tran et al. (2015): centre crops of 10 clips, here evenly spaced instead of random")
+_HARA_VIEWS = TestViews(0, 1, "Hara et al. (2018): centre crops of all consecutive clips")
+_VIDEO_RESNET_VIEWS = TestViews(10, 1, "Tran et al. (2018): centre crops of 10 evenly spaced clips")
+_MVIT_VIEWS = TestViews(5, 1, "Fan et al. (2021), Li et al. (2021): 5 x 1 views on Kinetics")
+_VIDEOMAE_VIEWS = TestViews(5, 3, "Tong et al. (2022): 5 clips x 3 crops on Kinetics")
+_VIDEOMAE_SSV2_VIEWS = TestViews(2, 3, "Tong et al. (2022): 2 clips x 3 crops on Something-Something v2")
+_TIMESFORMER_VIEWS = TestViews(1, 3, "Bertasius et al. (2021): one clip x 3 crops")
+_VIVIT_VIEWS = TestViews(4, 1, "Arnab et al. (2021), section 4.1: 4 views per video")
+_VJEPA2_VIEWS = TestViews(2, 3, "Assran et al. (2025): 2 clips x 3 crops on Something-Something v2")
+
+
+@dataclass(frozen=True)
 class Preset:
-    """Architecture with its constructor, clip format and class names."""
+    """Architecture with its constructor, clip format, class names, and the views that its paper tests with."""
 
     maker: partial[nnx.Module]
     num_classes: int
     clip_spec: ClipSpec
     citation: str
     label_list: str | None = None  # as in `read_labels`; None if class names or their order are unknown
+    test_views: TestViews | None = None  # None if the paper does not average over a fixed number of clips and crops
 
     @property
     def labels(self) -> tuple[str, ...] | None:
@@ -138,7 +163,7 @@ _DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23,
 def resnet_preset(layers: int, **options: Any) -> Preset:
     """Return a preset of 3D-ResNets-PyTorch; networks of 50 and more layers use bottlenecks."""
     sizes = dict(depths=_DEPTHS[layers], expansion=1 if layers < 50 else 4) | options
-    return Preset(partial(ResNet3d, **sizes), 400, _HARA, RESNET_CITATION, "kinetics400")
+    return Preset(partial(ResNet3d, **sizes), 400, _HARA, RESNET_CITATION, "kinetics400", _HARA_VIEWS)
 
 
 def resnext_preset(**options: Any) -> Preset:
@@ -153,7 +178,12 @@ def resnet_k700_preset(layers: int) -> Preset:
 def video_resnet_preset(*temporal_kernels: TemporalKernel) -> Preset:
     """Return a preset of torchvision with these temporal kernels, one per layer."""
     return Preset(
-        partial(VideoResNet, times=temporal_kernels), 400, _VIDEO_RESNET, VIDEO_RESNET_CITATION, "kinetics400"
+        partial(VideoResNet, times=temporal_kernels),
+        400,
+        _VIDEO_RESNET,
+        VIDEO_RESNET_CITATION,
+        "kinetics400",
+        _VIDEO_RESNET_VIEWS,
     )
 
 
@@ -161,13 +191,13 @@ PRESETS: dict[str, Preset] = {
     "video_swin_tiny": Preset(_TINY, 4, _WORLDS, SWIN_CITATION),
     "video_swin_tiny_64": Preset(_TINY, 4, _WORLDS_LARGE, SWIN_CITATION),
     "small_cnn": Preset(_CNN, 4, _WORLDS, "a plain 3D convolutional network, of this package"),
-    "video_swin_t_k400": Preset(_T, 400, _KINETICS, SWIN_CITATION, "kinetics400"),
-    "video_swin_s_k400": Preset(_S, 400, _KINETICS, SWIN_CITATION, "kinetics400"),
-    "video_swin_b_k400": Preset(_B, 400, _KINETICS, SWIN_CITATION, "kinetics400"),
-    "video_swin_l_k400": Preset(_L, 400, _KINETICS, SWIN_CITATION, "kinetics400"),
-    "video_swin_b_k600": Preset(_B, 600, _KINETICS, SWIN_CITATION),
-    "video_swin_b_ssv2": Preset(_B_LONG, 174, _SOMETHING, SWIN_CITATION, SSV2_LABELS),
-    "c3d": Preset(partial(C3d), 487, _C3D, C3D_CITATION),
+    "video_swin_t_k400": Preset(_T, 400, _KINETICS, SWIN_CITATION, "kinetics400", _SWIN_VIEWS),
+    "video_swin_s_k400": Preset(_S, 400, _KINETICS, SWIN_CITATION, "kinetics400", _SWIN_VIEWS),
+    "video_swin_b_k400": Preset(_B, 400, _KINETICS, SWIN_CITATION, "kinetics400", _SWIN_VIEWS),
+    "video_swin_l_k400": Preset(_L, 400, _KINETICS, SWIN_CITATION, "kinetics400", _SWIN_VIEWS),
+    "video_swin_b_k600": Preset(_B, 600, _KINETICS, SWIN_CITATION, test_views=_SWIN_VIEWS),
+    "video_swin_b_ssv2": Preset(_B_LONG, 174, _SOMETHING, SWIN_CITATION, SSV2_LABELS, _SWIN_SSV2_VIEWS),
+    "c3d": Preset(partial(C3d), 487, _C3D, C3D_CITATION, test_views=_C3D_VIEWS),
     "i3d": Preset(partial(I3d), 400, _I3D, I3D_CITATION, "kinetics400"),
     "resnet3d_18": resnet_preset(18),
     "resnet3d_18_a": resnet_preset(18, shortcut="A"),
@@ -183,30 +213,36 @@ PRESETS: dict[str, Preset] = {
     "r3d_18": video_resnet_preset("whole", "whole", "whole", "whole"),
     "mc3_18": video_resnet_preset("whole", "none", "none", "none"),
     "r2plus1d_18": video_resnet_preset("apart", "apart", "apart", "apart"),
-    "mvit_v1_b": Preset(partial(Mvit, version=1), 400, _MVIT, MVIT_CITATION, "kinetics400"),
-    "mvit_v2_s": Preset(partial(Mvit, version=2), 400, _MVIT, MVIT_2_CITATION, "kinetics400"),
+    "mvit_v1_b": Preset(partial(Mvit, version=1), 400, _MVIT, MVIT_CITATION, "kinetics400", _MVIT_VIEWS),
+    "mvit_v2_s": Preset(partial(Mvit, version=2), 400, _MVIT, MVIT_2_CITATION, "kinetics400", _MVIT_VIEWS),
     "s3d": Preset(partial(S3d), 400, _S3D, S3D_CITATION, "kinetics400"),
     "videomae_tiny": Preset(
         vit_maker(VideoMae, "tiny", clip=_WORLDS.shape[:3], patch=(2, 4, 4)), 4, _WORLDS, VIDEOMAE_CITATION
     ),
     **{
-        f"videomae_{size}_k400": Preset(vit_maker(VideoMae, size), 400, _VIDEOMAE, VIDEOMAE_CITATION, "kinetics400")
+        f"videomae_{size}_k400": Preset(
+            vit_maker(VideoMae, size), 400, _VIDEOMAE, VIDEOMAE_CITATION, "kinetics400", _VIDEOMAE_VIEWS
+        )
         for size in "sblh"
     },
     **{
         f"videomae_{size}_ssv2": Preset(
-            vit_maker(VideoMae, size), 174, uniform(_VIDEOMAE), VIDEOMAE_CITATION, SSV2_LABELS
+            *(vit_maker(VideoMae, size), 174, uniform(_VIDEOMAE), VIDEOMAE_CITATION, SSV2_LABELS),
+            _VIDEOMAE_SSV2_VIEWS,
         )
         for size in "sb"
     },
-    "timesformer_b_k400": Preset(vit_maker(TimeSformer, "b"), 400, _TIMESFORMER, TIMESFORMER_CITATION, "kinetics400"),
-    "timesformer_b_ssv2": Preset(
-        vit_maker(TimeSformer, "b"), 174, uniform(_TIMESFORMER), TIMESFORMER_CITATION, SSV2_LABELS
+    "timesformer_b_k400": Preset(
+        vit_maker(TimeSformer, "b"), 400, _TIMESFORMER, TIMESFORMER_CITATION, "kinetics400", _TIMESFORMER_VIEWS
     ),
-    "vivit_b_k400": Preset(vit_maker(Vivit, "b"), 400, _VIVIT, VIVIT_CITATION, "kinetics400"),
-    "vjepa2_l_ssv2": Preset(vit_maker(Vjepa2, "l"), 174, _VJEPA2, VJEPA2_CITATION, SSV2_LABELS),
-    "vjepa2_h_ssv2": Preset(vit_maker(Vjepa2, "h"), 174, _VJEPA2, VJEPA2_CITATION, SSV2_LABELS),
-    "vjepa2_g_ssv2": Preset(vit_maker(Vjepa2, "g"), 174, _VJEPA2_384, VJEPA2_CITATION, SSV2_LABELS),
+    "timesformer_b_ssv2": Preset(
+        *(vit_maker(TimeSformer, "b"), 174, uniform(_TIMESFORMER), TIMESFORMER_CITATION, SSV2_LABELS),
+        _TIMESFORMER_VIEWS,
+    ),
+    "vivit_b_k400": Preset(vit_maker(Vivit, "b"), 400, _VIVIT, VIVIT_CITATION, "kinetics400", _VIVIT_VIEWS),
+    "vjepa2_l_ssv2": Preset(vit_maker(Vjepa2, "l"), 174, _VJEPA2, VJEPA2_CITATION, SSV2_LABELS, _VJEPA2_VIEWS),
+    "vjepa2_h_ssv2": Preset(vit_maker(Vjepa2, "h"), 174, _VJEPA2, VJEPA2_CITATION, SSV2_LABELS, _VJEPA2_VIEWS),
+    "vjepa2_g_ssv2": Preset(vit_maker(Vjepa2, "g"), 174, _VJEPA2_384, VJEPA2_CITATION, SSV2_LABELS, _VJEPA2_VIEWS),
 }
 
 

@@ -11,13 +11,13 @@ from typing import Any
 from vtcav_jax.atomic import write_text
 from vtcav_jax.concepts.config import NEGATIVE_PREFIX
 from vtcav_jax.console import progress
-from vtcav_jax.names import abridged_list
+from vtcav_jax.names import abridged_list, count_noun
 from vtcav_jax.report import glossary, html
 from vtcav_jax.report.comparison import page as comparison_page
-from vtcav_jax.report.effect_sizes import count_noun
 from vtcav_jax.report.figures import png as raster
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, open_run_folder, unique_in_order
+from vtcav_jax.report.sections import accuracy as accuracy_sections
 from vtcav_jax.report.sections import discovery_benchmark as discovery_benchmark_sections
 from vtcav_jax.report.sections import evaluation as evaluation_sections
 from vtcav_jax.report.sections import maps as map_sections
@@ -28,6 +28,7 @@ from vtcav_jax.report.sections import tcav_benchmark as tcav_benchmark_sections
 from vtcav_jax.report.sections import time_sensitivity as time_sensitivity_sections
 from vtcav_jax.report.text import tcav_limits
 from vtcav_jax.report.text.names import join_names
+from vtcav_jax.runs.accuracy_rows import describe_views
 from vtcav_jax.worlds.render import WORLDS
 
 REPORT_FOLDER, REPORT_PAGE = "report", "index.html"
@@ -40,6 +41,7 @@ SECTION_BUILDERS: tuple[Callable[[RunFolder], Sequence[Section]], ...] = (
     motion_sections.motion_sections,
     time_sensitivity_sections.time_sensitivity_sections,
     pyramid_sections.pyramid_sections,
+    accuracy_sections.accuracy_sections,
     evaluation_sections.evaluation_sections,
     tcav_benchmark_sections.tcav_benchmark_sections,
     discovery_benchmark_sections.discovery_benchmark_sections,
@@ -117,6 +119,7 @@ def report_title(run: RunFolder) -> str:
         if targets:
             names = join_names(unique_in_order(targets))
             topics.append(f"{topic} {names} in {_network_name(run, task)}")
+    topics += [f"accuracy of {_network_name(run, 'evaluate')}"] if run.accuracies else []
     topics += ["attribution methods scored on clips with a known cause"] if run.method_score_rows else []
     return f"{run.name}: {'; '.join(topics)}"
 
@@ -139,7 +142,7 @@ def run_header(run: RunFolder) -> str:
         ]
     predictions_by_target = tcav_limits.predictions_by_target(run.prediction_rows)
     if len(predictions_by_target) > MAX_NAMED_CLASSES:
-        text = f"{tcav_limits.accuracy_text(run.prediction_rows)} of {len(predictions_by_target)} classes"
+        text = f"{tcav_limits.accuracy_text(run.prediction_rows)} of {count_noun(len(predictions_by_target), 'class')}"
         pairs.append(("accuracy", text))
     else:
         for target, predictions in predictions_by_target.items():
@@ -153,7 +156,8 @@ def run_header(run: RunFolder) -> str:
             row.clip_type: (row.n_negatives, row.n_random_sets) for row in rows if row.negatives == NEGATIVE_PREFIX
         }:
             negatives_text = ", ".join(
-                f"{n} {clip_type} clips in {sets} random sets" for clip_type, (n, sets) in pool.items()
+                f"{count_noun(n, f'{clip_type} clip')} in {count_noun(sets, 'random set')}"
+                for clip_type, (n, sets) in pool.items()
             )
             pairs.append(("random clips", negatives_text))
         pairs.append(("stages (layers)", ", ".join(unique_in_order([row.stage for row in rows]))))
@@ -165,6 +169,8 @@ def run_header(run: RunFolder) -> str:
     for record in run.records:
         if record.task in TASK_PHRASES:
             pairs += [(TASK_PHRASES[record.task], _describe_map_run(record.config))]
+        elif record.task == "evaluate":
+            pairs += [("videos", str(record.config.get("videos", ""))), ("views", _describe_views(record.config))]
         elif record.task == "pyramid":
             pairs += [("class feature pyramid", _describe_pyramid_run(record.config))]
     return html.definition_list(pairs)
@@ -175,7 +181,8 @@ def _describe_concepts(sizes: dict[tuple[str, str], int]) -> str:
     names_by_size: dict[str, list[str]] = {}
     for name in unique_in_order([name for name, _ in sizes]):
         size = " and ".join(f"{n} {clip_type}" for (other, clip_type), n in sizes.items() if other == name)
-        names_by_size.setdefault(f"{size} clips", []).append(name)
+        noun = "clip" if size.startswith("1 ") and " and " not in size else "clips"
+        names_by_size.setdefault(f"{size} {noun}", []).append(name)
     n_concepts = count_noun(sum(map(len, names_by_size.values())), "concept")
     if len(names_by_size) == 1:
         ((size, names),) = names_by_size.items()
@@ -194,6 +201,11 @@ def _describe_map_run(config: dict[str, Any]) -> str:
         else f"{count_noun(n_clips, 'clip')} per video"
     )
     return f"{', '.join(config.get('targets', ()))}; {method_text}; videos {config.get('videos', '')}, {clips_text}"
+
+
+def _describe_views(config: dict[str, Any]) -> str:
+    clips, crops = config.get("views") or (1, 1)
+    return describe_views(clips, crops, str(config.get("views_origin", "")))
 
 
 def _describe_pyramid_run(config: dict[str, Any]) -> str:

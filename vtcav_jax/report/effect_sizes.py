@@ -85,7 +85,3 @@ def format_effect(e: Effect) -> str:
 
 def format_percent(share: float) -> str:
     return "unknown" if math.isnan(share) else f"{round(100 * share)} %".replace("-", "−")
-
-
-def count_noun(n: int, noun: str) -> str:
-    return f"{n} {noun}" + ("" if n == 1 else "s")

@@ -1,5 +1,6 @@
 """Typed access to the tables, settings and animations of a run folder."""
 
+import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -11,7 +12,7 @@ import numpy as np
 from vtcav_jax.attribution.videos import map_store
 from vtcav_jax.json_file import load_json
 from vtcav_jax.models import PRESETS
-from vtcav_jax.runs import evaluation_rows, pyramid_rows
+from vtcav_jax.runs import accuracy_rows, evaluation_rows, pyramid_rows
 from vtcav_jax.runs.attribution_rows import (
     FAITHFULNESS_CSV,
     MAPS_CSV,
@@ -222,6 +223,34 @@ class RunFolder:
             raise ValueError(
                 f"{path} is not what `vtcav pyramid` writes ({error!r}); repeat the run with this version"
             ) from error
+
+    @cached_property
+    def accuracies(self) -> tuple[accuracy_rows.AccuracyRow, ...]:
+        """Accuracies of `vtcav evaluate`; `vtcav train` writes a table of the same name with other columns."""
+        if self.task_record("evaluate") is None:
+            return ()
+        return read_rows(self.folder / accuracy_rows.ACCURACY_CSV, accuracy_rows.AccuracyRow)
+
+    @cached_property
+    def class_accuracies(self) -> tuple[accuracy_rows.ClassAccuracyRow, ...]:
+        return read_rows(self.folder / accuracy_rows.CLASS_ACCURACY_CSV, accuracy_rows.ClassAccuracyRow)
+
+    @cached_property
+    def confusions(self) -> tuple[accuracy_rows.ConfusionRow, ...]:
+        return read_rows(self.folder / accuracy_rows.CONFUSIONS_CSV, accuracy_rows.ConfusionRow)
+
+    @cached_property
+    def unmatched_classes(self) -> tuple[accuracy_rows.UnmatchedClassRow, ...]:
+        return read_rows(self.folder / accuracy_rows.UNMATCHED_CLASSES_CSV, accuracy_rows.UnmatchedClassRow)
+
+    @cached_property
+    def n_unread_videos(self) -> int:
+        """Number of labelled videos that `vtcav evaluate` could not read."""
+        path = self.folder / accuracy_rows.EVALUATE_FAILURES_CSV
+        if not path.is_file():
+            return 0
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            return max(sum(1 for _ in csv.reader(file)) - 1, 0)
 
     @cached_property
     def method_score_rows(self) -> tuple[evaluation_rows.MethodScoreRow, ...]:

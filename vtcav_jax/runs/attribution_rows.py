@@ -19,7 +19,8 @@ class MapRow:
     `peak_share` that step's share. `temporal_half_mass` is the smallest fraction of the time steps that holds half of
     the absolute map (0.5 for an even spread); `spatial_half_mass` the same for the positions in a frame, averaged over
     time with the absolute map as weights, NaN for a map with one position. `sampling_noise` is the root mean square of
-    the map's standard errors relative to that of the map, 0 for methods without random draws.
+    the map's standard errors relative to that of the map, 0 for methods without random draws. `answer` is the
+    predicted class, also if the target is another one; the target's name if it is not of a head.
     """
 
     clip: str

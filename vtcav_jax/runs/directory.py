@@ -13,7 +13,7 @@ from vtcav_jax.runs.lock import is_lock, lock_folder
 RUN_RECORD_FILE = "run.json"
 FLAGS_FILE = "flags.txt"
 ANIMATION_FOLDER = "animations"
-SUPPORTED_TASKS = (*("tcav", "attribute", "motion", "pyramid"), "train", "evaluate_methods")
+SUPPORTED_TASKS = (*("tcav", "attribute", "motion", "pyramid"), "train", "evaluate", "evaluate_methods")
 FOLDER_SHARING_TASKS = ("tcav", "attribute", "motion", "pyramid")  # tasks that may share a folder and its page
 
 

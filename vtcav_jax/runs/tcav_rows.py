@@ -1,5 +1,6 @@
 """Rows of the tables of `vtcav tcav` and `vtcav score_concepts`."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 SCORES_CSV, QUALITY_CSV, DERIVATIVES_CSV, STEERING_CSV = "scores.csv", "quality.csv", "derivatives.csv", "steering.csv"
@@ -79,6 +80,14 @@ class ScoreRow:
     @property
     def name(self) -> str:
         return f"{self.concept} ({self.clip_type}) against {self.negatives}"
+
+
+def degenerate_stages(rows: Iterable[ScoreRow]) -> set[str]:
+    """Return the stages at which the gradients of all clips are parallel, for every class that was tested there."""
+    by_stage: dict[str, bool] = {}
+    for row in rows:
+        by_stage[row.stage] = row.degenerate and by_stage.get(row.stage, True)
+    return {stage for stage, is_degenerate in by_stage.items() if is_degenerate}
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,18 @@ def effective_number(
     return min(n, max(float(u), share * (1 - share) / variance)) if variance > 0 else n
 
 
+def bounded_mean_ci(value: float, variance: float, n_units: int | float, level: float = 0.95) -> tuple[float, float]:
+    """Compute the Wilson interval of a mean of values in 0..1, such as a mean over classes, from its variance.
+
+    The mean counts as a share of as many independent values as give this variance. `n_units` is their number if they
+    were shares over units; a further unit with the rarer outcome is added to the variance as in `effective_number`.
+    """
+    if not (0 < value < 1 and n_units > 1):
+        return share_ci(value, n_units, level)
+    unseen = UNSEEN_UNIT_SHARE * (max(value, 1 - value) / n_units) ** 2
+    return share_ci(value, value * (1 - value) / (variance + unseen), level)
+
+
 def ratio_ci(
     numerators: Float[np.ndarray, " n"],
     denominators: Float[np.ndarray, " n"],

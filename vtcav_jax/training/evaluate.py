@@ -1,6 +1,6 @@
 """Predictions and accuracy of a network."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,6 +12,7 @@ from vtcav_jax import models
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import ReadResult, SamplingConfig, Source, stream
 from vtcav_jax.stats.intervals import clustered_share_ci
+from vtcav_jax.training.label_join import join_heads
 
 Probabilities = Float[np.ndarray, " k"]
 
@@ -104,8 +105,8 @@ def measure_accuracy(
 
     Adds the others to `failed`.
     """
-    columns = align_classes(network, source.heads)
-    results: dict[str, list[tuple[bool, str]]] = {head: [] for head in columns}
+    joins = join_heads(network.heads, source.heads)
+    results: dict[str, list[tuple[bool, str]]] = {join.head: [] for join in joins}
     for read, probability in predict_source(
         network, source, batch_size, SamplingConfig(normalise=False), num_workers=num_workers, positions=positions
     ):
@@ -113,10 +114,11 @@ def measure_accuracy(
             if failed is not None:
                 failed.append(read)
             continue
-        for head, label in read.item.labels.items():
-            if head in columns:
-                answer = columns[head][int(probability[network.head_slices[head]].argmax())]
-                results[head].append((answer == label, read.item.source_video))
+        for join in joins:
+            if join.source_head in read.item.labels:
+                answer = join.source_index[int(probability[network.head_slices[join.head]].argmax())]
+                is_correct = answer == read.item.labels[join.source_head]
+                results[join.head].append((is_correct, read.item.source_video))
     return [
         Accuracy(head, tuple(correct for correct, _ in clips), tuple(video for _, video in clips))
         for head, clips in results.items()
@@ -135,7 +137,8 @@ def predict_source(
     """Yield each clip of `source` in order, with its probabilities; None if it cannot be read."""
     clip_spec = network.clip_spec
     n_views = sampling.clips_per_video * (3 if sampling.views == "three_crop" else 1)
-    batch_size = min(batch_size, len(source.items) * n_views)
+    if not sampling.consecutive:  # else their number is known after reading
+        batch_size = min(batch_size, len(source.items) * n_views)
     pending: list[ReadResult] = []
 
     def videos() -> Iterator[np.ndarray]:
@@ -152,17 +155,3 @@ def predict_source(
         yield from failures()
         yield pending.pop(0), probability
     yield from failures()
-
-
-def align_classes(network: models.Network, heads: Mapping[str, tuple[str, ...]]) -> dict[str, list[int]]:
-    """Map the network's classes to the source's class indices, -1 if missing, for each head that both have."""
-    shared = [head for head in network.heads if head in heads]
-    if not shared:
-        raise ValueError(
-            f"the network has the heads {', '.join(network.heads)}, but the clips are labelled for"
-            f" {', '.join(heads) or 'none'}"
-        )
-    return {
-        head: [heads[head].index(name) if name in heads[head] else -1 for name in network.heads[head]]
-        for head in shared
-    }

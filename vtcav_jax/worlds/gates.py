@@ -17,6 +17,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Bool, Float
 
 from vtcav_jax.console import progress
+from vtcav_jax.names import count_noun
 from vtcav_jax.tap import Model
 from vtcav_jax.worlds.render import WorldClips, make_clips, redraw, remove
 from vtcav_jax.worlds.spec import TemporalKind, WorldQuestion, WorldSpec
@@ -119,22 +120,26 @@ class Gates:
         if failed_gates := self.failures():
             lines = "\n  ".join(failed_gates)
             raise ValueError(
-                f"the network does not rely on the known causes, {len(failed_gates)} gates failed; train it longer, or"
+                f"the network does not rely on the known causes, {count_noun(len(failed_gates), 'gate')} failed;"
+                f" train it longer, or"
                 f" on more clips, before scoring its explanations:\n  {lines}\n\n{self.table()}"
             )
         return self
 
     def table(self) -> str:
         """Return all results as text."""
-        lines = [" " * 24 + "".join(f"{head:>10}" for head in self.questions)]
+        width = max(9, *map(len, self.questions)) + 1
+        lines = [" " * 24 + "".join(f"{head:>{width}}" for head in self.questions)]
 
         def section(title: str, rows: Mapping[str, np.ndarray]) -> None:
             lines.append(title)
             for name, values in rows.items():
-                cells = (f"{'-':>10}" if np.isnan(v) else f"{v:>10.3f}" for v in values)
+                cells = (f"{'-' if np.isnan(v) else f'{v:.3f}':>{width}}" for v in values)
                 lines.append(f"  {name:<22}" + "".join(cells))
 
-        section(f"over {self.n_clips} clips", {"accuracy": self.accuracy, "stable clips": self.stable.mean(0)})
+        section(
+            f"over {count_noun(self.n_clips, 'clip')}", {"accuracy": self.accuracy, "stable clips": self.stable.mean(0)}
+        )
         section("prediction unchanged, factor redrawn, same class", self.same_answer_unchanged)
         causes = {name: values for name, values in self.other_answer_unchanged.items() if not np.isnan(values).all()}
         section("prediction unchanged, factor redrawn, different class", causes)

@@ -34,6 +34,7 @@ from vtcav_jax.data import ReadResult, SamplingConfig, open_source
 from vtcav_jax.data.decode import MissingFramesError
 from vtcav_jax.data.world_export import write_clips
 from vtcav_jax.report.animation import maps as map_animations
+from vtcav_jax.training.evaluate import predict_source
 from vtcav_jax.worlds import make_clips
 
 WORLD = "worlds:small:5:3"
@@ -474,3 +475,19 @@ def test_tables_of_a_video_are_read_back(tmp_path):
     assert (only.answer, only.score, only.map_sum, only.completeness_gap) == ("yes", 2.0, 0.0, 0.5)
     assert only.peak_time == pytest.approx(5 / 25) and only.peak_share == pytest.approx(0.75)
     assert map_store.video_stem(window.read) == "000000_" + window.read.item.name
+
+
+def test_the_prediction_of_a_map_is_not_the_class_that_is_explained(cnn):
+    logits = np.random.default_rng(1).normal(size=(5, 16)).astype(np.float32)
+    logits[:, 4] = -9  # direction:left is never predicted
+    names = ["direction:left", "direction", "direction:left vs direction:up", "flash:red or flash:blue", "convs.1#3"]
+    *in_heads, channel = parse_targets(cnn, names)
+    expected = [4 + logits[:, 4:8].argmax(1)] * 3 + [8 + logits[:, 8:12].argmax(1)]
+    for spec, predicted in zip(in_heads, expected, strict=True):
+        np.testing.assert_array_equal(spec.predicted_classes(logits), predicted)
+    assert (channel.predicted_classes(logits) == -1).all() and not (expected[0] == 4).any()
+    source, spec = open_source("worlds:small:4:7"), parse_targets(cnn, ["direction:left"])
+    maps = explain_videos.explain_videos(cnn, source, spec, (("gradcam", "convs.2"),), UINT8_CLIPS, num_workers=0)
+    answers = [int(result.answers["direction:left"][0]) for result in maps if not isinstance(result, ReadResult)]
+    predictions = predict_source(cnn, source, 4, UINT8_CLIPS, num_workers=0)
+    assert answers == [4 + int(p[4:8].argmax()) for _, p in predictions if p is not None] and len(set(answers)) > 1

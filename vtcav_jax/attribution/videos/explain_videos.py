@@ -32,7 +32,10 @@ METHOD_STAGE_SEPARATOR = "@"
 
 @dataclass(frozen=True, eq=False)
 class VideoMaps:
-    """Explained class, score and maps of each clip of one video, keyed by target, and frames for animations."""
+    """Predicted class, score and maps of each clip of one video, keyed by target, and frames for animations.
+
+    `answers` is -1 for targets that are not of a head, such as channels.
+    """
 
     windows: tuple[Window, ...]
     answers: dict[str, Int[np.ndarray, " n"]]
@@ -111,7 +114,7 @@ def explain_videos(
         results = {}
         for target_spec, target, maps_of_target in zip(target_specs, targets, maps):
             score = clip_scores(prepare_explanation(network.model, video, target).score_model, video)
-            results[target_spec.name] = (target_spec.answers(logits), score, maps_of_target)
+            results[target_spec.name] = (target_spec.predicted_classes(logits), score, maps_of_target)
         return results
 
     film = AnimationFrames()

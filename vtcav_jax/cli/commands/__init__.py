@@ -25,7 +25,9 @@ def open_nonempty(spec: str, name: str = "videos") -> Source:
         source = open_source(spec)
         if not source.items:
             raise ValueError(f"{spec} has no videos")
-        return source
+    for note in getattr(source, "notes", ()):
+        info(f"note: {note}")
+    return source
 
 
 def load_network(
@@ -116,7 +118,9 @@ def all_failed_error(source: Source, failed: Sequence[ReadResult]) -> SettingErr
 
 
 def format_estimate(value: float, low: float, high: float) -> str:
-    """Return a value with its interval, or without it where a single observation has none."""
+    """Return a value with its interval, or without it where a single observation has none; NaN is undefined."""
+    if math.isnan(value):
+        return "undefined"
     return f"{value:.2f}" if math.isnan(low) else intervals.format_interval(value, low, high)
 
 

@@ -43,6 +43,7 @@ from vtcav_jax.evaluation.faithfulness.own_clips import (
 from vtcav_jax.evaluation.regions import ground_truth_flow, target_region
 from vtcav_jax.fingerprint import fingerprint
 from vtcav_jax.models import Network
+from vtcav_jax.names import count_noun
 from vtcav_jax.report.animation import maps as map_animations
 from vtcav_jax.runs import directory
 from vtcav_jax.runs.attribution_rows import (
@@ -244,7 +245,8 @@ def run_faithfulness(job: AttributionJob, clips: Sequence[Window]) -> list[OwnMe
     rows = []
     for i, target_spec in enumerate(target_specs):
         info(
-            f"faithfulness metrics of {target_spec.name} (target {i + 1} of {len(target_specs)}) on {len(video)} clips"
+            f"faithfulness metrics of {target_spec.name} (target {i + 1} of {len(target_specs)}) on"
+            f" {count_noun(len(video), 'clip')}"
         )
         for part_rows in own_clip_metrics(
             *(network.model, video, target_spec, logits, job.method_stages, job.options),

@@ -17,6 +17,7 @@ from vtcav_jax.console import emit, info
 from vtcav_jax.data.clip import SamplingConfig
 from vtcav_jax.discovery import DiscoveryConfig, DiscoveryReport, discover
 from vtcav_jax.models.stages import resolve_stages
+from vtcav_jax.names import count_noun
 from vtcav_jax.report.effect_sizes import format_p
 from vtcav_jax.runtime import Runtime
 from vtcav_jax.settings import concerning, nested, setting
@@ -74,13 +75,14 @@ def summary(report: DiscoveryReport) -> str:
         rows.append((row.concept, row.label, auc, f"{row.explained_share:.1%}", importance, p, row.n_videos))
     header = ("concept", "label of the videos", "AUROC (95 % CI)", "explained", "importance (95 % CI)", "p", "videos")
     how = (
-        f"Fitted to {report.n_fit_videos} videos; all figures and clips are from {report.n_clip_videos} others."
+        f"Fitted to {count_noun(report.n_fit_videos, 'video')}; all figures and clips are from"
+        f" {report.n_clip_videos} others."
         " Importance: loss of the predicted classes' lead without the concept, to first order. p: probability that a"
         " random direction in its place has at least this importance, adjusted for all concepts."
     )
     lines = [
         f"{row.stage}: the concepts determine {format_interval(row.share, row.low, row.high)} of the predictions of"
-        f" {row.head} above chance (linear readout, 95 % CI over {row.n_videos} videos)"
+        f" {row.head} above chance (linear readout, 95 % CI over {count_noun(row.n_videos, 'video')})"
         for row in report.completeness
     ]
     return "\n".join([format_table(header, rows, left=2), how, *lines])

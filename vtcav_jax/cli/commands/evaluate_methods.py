@@ -36,6 +36,7 @@ from vtcav_jax.evaluation.world_benchmark.scoring import (
     resolve_questions,
 )
 from vtcav_jax.models import Network
+from vtcav_jax.names import count_noun
 from vtcav_jax.platforms import on_cpu
 from vtcav_jax.runs import directory
 from vtcav_jax.runs.evaluation_rows import (
@@ -105,7 +106,7 @@ def evaluate_methods(args: EvaluateMethodsArguments, context: CommandContext) ->
     for name, by_world in ids_by_network.items():
         entries = entries_by_network[name]
         for world, ids in by_world.items():
-            info(f"{name}: {', '.join(ids)}; {len(entries)} methods and stages on {args.max_clips} clips")
+            info(f"{name}: {', '.join(ids)}; {len(entries)} methods and stages on {count_noun(args.max_clips, 'clip')}")
             jobs[name, world] = EvaluationJob(
                 folder, name, networks[name], world, ids, entries, args.max_clips, seed, benchmarks
             )

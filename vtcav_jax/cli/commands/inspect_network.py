@@ -16,7 +16,7 @@ from vtcav_jax.cli.commands import format_table, network_outline
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit
 from vtcav_jax.models import parameters
-from vtcav_jax.names import unknown_name_message
+from vtcav_jax.names import count_noun, unknown_name_message
 from vtcav_jax.settings import SettingError, check_settings, concerning, setting
 
 
@@ -53,7 +53,7 @@ def inspect_network(args: InspectArguments, context: CommandContext) -> None:
     video = jax.ShapeDtypeStruct((1, *clip_spec.shape), jnp.float32)
     logits, shapes = jax.eval_shape(lambda m, v: tap.activations(m, v, tap.stages_of(m)), model, video)
     count = parameters.count_parameters(model)
-    emit(f"{name}: {count:,} parameters, {logits.shape[-1]} classes; {citation}")
+    emit(f"{name}: {count:,} parameters, {count_noun(logits.shape[-1], 'class')}; {citation}")
     clip_shape = " x ".join(map(str, clip_spec.shape))
     emit(f"clip: {clip_shape} (frames x height x width x channels), {clip_spec.sampling_description}\n")
     rows = [

@@ -8,6 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from vtcav_jax import distributed, models
+from vtcav_jax.accuracy.measures import top_k_accuracy
+from vtcav_jax.accuracy.stored_predictions import labelled_predictions
+from vtcav_jax.cli.accuracy_table import accuracy_table
 from vtcav_jax.cli.arguments import (
     NUM_WORKERS_HELP,
     VIDEOS_HELP,
@@ -19,6 +22,7 @@ from vtcav_jax.cli.commands import all_failed_error, format_table, load_network,
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit, info, progress, warn
 from vtcav_jax.data import ReadResult, SamplingConfig, Source, failure_table
+from vtcav_jax.names import count_noun
 from vtcav_jax.runs.tables import write_table
 from vtcav_jax.settings import (
     BATCH_HELP,
@@ -32,6 +36,7 @@ from vtcav_jax.settings import (
     setting,
 )
 from vtcav_jax.training.evaluate import predict_clips, predict_source
+from vtcav_jax.training.label_join import join_heads
 
 PREDICTION_COLUMNS = ("clip", "head", "rank", "class", "label", "probability")
 MAX_VIDEO_ROWS = 40  # rows of the table of videos on the terminal
@@ -81,11 +86,12 @@ def predict(args: PredictArguments, context: CommandContext) -> None:
     with concerning("clips_file"):
         array = None if args.clips_file is None else read_clip_array(args.clips_file)
     network = load_network(args.model, labels=args.labels, random_weights=args.random_weights, seed=args.seed)
+    by_position: dict[int, np.ndarray] = {}
     if array is not None:
         predictions, names = predict_array(network, array, args.batch_size), [str(len(array))]
     else:
         assert source is not None
-        predictions = predict_videos(network, source, args.sampling, args.batch_size, args.num_workers)
+        predictions = predict_videos(network, source, args.sampling, args.batch_size, args.num_workers, by_position)
         names = [item.name for item in source.items]
     rows: list[tuple] = []
     columns = (names, network.heads, (), (), [label for labels in network.heads.values() for label in labels], ())
@@ -101,6 +107,22 @@ def predict(args: PredictArguments, context: CommandContext) -> None:
                 emit(line.format(*chain(*zip(rows[-1], widths))))
     if args.out is not None and distributed.is_main_process():
         write_table(args.out, PREDICTION_COLUMNS, rows)
+    if source is not None and source.heads and distributed.is_main_process():
+        print_accuracy(network, source, by_position)
+
+
+def print_accuracy(network: models.Network, source: Source, by_position: dict[int, np.ndarray]) -> None:
+    """Print the accuracy on videos whose labels are classes of the network; a note says why there is none."""
+    try:
+        heads = labelled_predictions(network, source, join_heads(network.heads, source.heads), by_position)
+    except ValueError as error:
+        info(f"\nnote: no accuracy is computed: {error}")
+        return
+    if heads:
+        emit(f"\n{accuracy_table([row for head in heads for row in top_k_accuracy(head.predictions)])}")
+    left_out = len(by_position) - max((len(head.names) for head in heads), default=0)
+    if left_out:
+        info(f"note: {count_noun(left_out, 'video')} without a label of the network's classes left out of the accuracy")
 
 
 def predict_array(network: models.Network, clips: np.ndarray, batch_size: int) -> Iterator[tuple[str, np.ndarray]]:
@@ -113,9 +135,14 @@ def predict_array(network: models.Network, clips: np.ndarray, batch_size: int) -
 
 
 def predict_videos(
-    network: models.Network, source: Source, sampling: SamplingConfig, batch_size: int, num_workers: int
+    network: models.Network,
+    source: Source,
+    sampling: SamplingConfig,
+    batch_size: int,
+    num_workers: int,
+    by_position: dict[int, np.ndarray],
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield name and probabilities of each video that can be read, in the main process; print what was read."""
+    """Yield name and probabilities of each video, in the main process, and add these to `by_position`."""
 
     def predict_share(positions: Sequence[int]) -> Iterator[VideoPrediction]:
         results = predict_source(network, source, batch_size, sampling, num_workers=num_workers, positions=positions)
@@ -139,10 +166,11 @@ def predict_videos(
         first, last, begin, end = prediction.extent
         note = "frames repeated: shorter than the network's clip" if prediction.padded else ""
         cells.append((item.name, f"{first} to {last}", f"{begin:.2f} to {end:.2f}", note))
-        yield item.name, np.array(prediction.probability)
+        by_position[prediction.index] = np.array(prediction.probability)
+        yield item.name, by_position[prediction.index]
     if not distributed.is_main_process():
         return
-    info(f"\nRead {len(source.items) - len(failed)} of {len(source.items)} videos of {source.spec}")
+    info(f"\nRead {len(source.items) - len(failed)} of {count_noun(len(source.items), 'video')} of {source.spec}")
     if cells:
         info(format_table(("video", "frames", "seconds", ""), cells[:MAX_VIDEO_ROWS], left=4))
     if len(cells) > MAX_VIDEO_ROWS:

@@ -24,6 +24,7 @@ from vtcav_jax.console import info, progress
 from vtcav_jax.data import ReadResult, SamplingConfig, Source, failure_table, write_failures
 from vtcav_jax.data.encode import write_animation
 from vtcav_jax.models import Network
+from vtcav_jax.names import count_noun
 from vtcav_jax.pyramid import AblationResult, Pyramid, Selection
 from vtcav_jax.pyramid.graph import EdgeRule
 from vtcav_jax.report.animation.overlay import Panel, overlay_maps
@@ -282,7 +283,7 @@ def matches_target(target_spec: TargetSpec, logits: Float[np.ndarray, "n k"]) ->
         target_spec.head_range[0] + logits[:, slice(*target_spec.head_range)].argmax(1), target_spec.classes
     )
     if not is_target.any():
-        text = f"the network predicts {target_spec.name} for none of the {len(logits)} clips"
+        text = f"the network predicts {target_spec.name} for none of the {count_noun(len(logits), 'clip')}"
         raise SettingError(("targets", f"{text}; add clips with this prediction, or choose other targets"))
     return is_target
 
@@ -365,7 +366,7 @@ def pyramid_table(
     """Format the most relevant channels of each level, and the effect of ablating all of them."""
     n_nodes, n_levels, n_build = len(class_pyramid.nodes), len(class_pyramid.levels), len(class_pyramid.score)
     levels_text, clips_text = f"{n_levels} level{'s' * (n_levels > 1)}", f"{n_build} clip{'s' * (n_build > 1)}"
-    lines = [f"{target}: {n_nodes} channels in {levels_text}, from {clips_text}"]
+    lines = [f"{target}: {count_noun(n_nodes, 'channel')} in {levels_text}, from {clips_text}"]
     cells = []
     for level, stages in enumerate(class_pyramid.levels):
         level_nodes = [node for node in class_pyramid.nodes if node.level == level]
@@ -388,7 +389,8 @@ def pyramid_table(
     ]
     lines.append(format_table(header, drops, left=1))
     lines.append(
-        f"CI over {n_clips} clips, {'not ' * same_clips}held out; range over {draws} draws of as many random"
+        f"CI over {count_noun(n_clips, 'clip')}, {'not ' * same_clips}held out; range over {draws} draws of as many"
+        " random"
         " channels of the stage\np: share of draws with a drop at least as large (the pyramid's channels count as one)"
     )
     if same_clips:

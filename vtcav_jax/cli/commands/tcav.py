@@ -13,21 +13,15 @@ from vtcav_jax.cli.arguments import (
     RandomWeightsArguments,
     RunArguments,
 )
-from vtcav_jax.cli.commands import load_network, open_nonempty
+from vtcav_jax.cli.commands import format_table, load_network, open_nonempty
 from vtcav_jax.cli.commands.report import write_page
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.concepts import read_concepts
 from vtcav_jax.console import emit, info
 from vtcav_jax.data import failure_table
 from vtcav_jax.models import PRESETS
-from vtcav_jax.report.effect_sizes import (
-    count_noun,
-    effect_size,
-    effect_unit,
-    format_effect,
-    format_p,
-    format_percent,
-)
+from vtcav_jax.names import count_noun
+from vtcav_jax.report.effect_sizes import effect_size, effect_unit, format_effect, format_p, format_percent
 from vtcav_jax.report.random_weights_notice import RANDOM_WEIGHTS_NOTICE, RANDOM_WEIGHTS_PREFIX
 from vtcav_jax.report.run_reader import open_run_folder
 from vtcav_jax.report.text.tcav import class_answers
@@ -107,14 +101,15 @@ def tcav_summary(results: ExperimentResults, config: ExperimentConfig, *, random
     """Return the findings as a table and as sentences, with the calibration of the tests and the work done."""
     n_findings = sum(map(is_finding, results.rows))
     lines = [
-        f"{n_findings} of {results.family_size} tests are significant (family-wise error rate {config.alpha:g},"
-        f" correction {config.correction})" + (f", among clips of equal {config.within}" if config.within else ""),
+        f"{n_findings} of {count_noun(results.family_size, 'test')} are significant (family-wise error rate"
+        f" {config.alpha:g}, correction {config.correction})"
+        + (f", among clips of equal {config.within}" if config.within else ""),
         *(finding_lines(results.rows, config.statistic) if n_findings else ()),
         "",
         *_other_verdict_lines(results.rows),
         *_calibration_lines(results.calibration, results.rows, config.alpha),
         *steering_lines(results.steering),
-        f"encoded: {results.passes.forwards} clips forward, {results.passes.backwards} backward;"
+        f"encoded: {count_noun(results.passes.forwards, 'clip')} forward, {results.passes.backwards} backward;"
         f" {sum(results.seconds.values()):.0f} s in all",
         *([failure_table(results.failures)] if results.failures else ()),
         *(f"note: {note}" for note in results.notes),
@@ -131,25 +126,30 @@ def tcav_summary(results: ExperimentResults, config: ExperimentConfig, *, random
 def finding_lines(rows: Sequence[ScoreRow], statistic: str) -> list[str]:
     """Return a table of the significant tests, class by class, the largest effects first."""
     findings = [row for row in rows if is_finding(row)]
-    columns = ("concept", "clips", "compared with", "layer")
-    keys = [(row.concept, row.clip_type, row.negatives, row.stage) for row in findings]
-    widths = [max(map(len, (title, *values))) + 2 for title, values in zip(columns, zip(*keys))]
-    heading = "".join(title.ljust(width) for title, width in zip(columns, widths))
-    lines = []
-    for target in dict.fromkeys(row.target for row in findings):
-        target_rows = [row for row in findings if row.target == target]
-        unit = effect_unit(statistic, target_rows[0].score_fn)
-        lines += ["", f"{target}: {unit} (95 % CI over source videos), {target_rows[0].n_clips} clips of the class"]
-        lines.append(f"  {heading}{'effect (95 % CI)':26}{'same sign':11}{'adjusted p':12}verdict")
-        for row in sorted(target_rows, key=lambda row: -abs(effect_size(row, statistic).value)):
-            key = (row.concept, row.clip_type, row.negatives, row.stage)
-            cells = "".join(text.ljust(width) for text, width in zip(key, widths))
-            same_sign = f"{max(row.tcav_score, 1 - row.tcav_score):.0%}"
-            lines.append(
-                f"  {cells}{format_effect(effect_size(row, statistic)):26}{same_sign:11}"
-                f"{format_p(row.p_adjusted):12}{row.verdict}"
-            )
+    if not findings:
+        return []
+    rows_of_target = {
+        target: sorted(
+            (row for row in findings if row.target == target), key=lambda row: -abs(effect_size(row, statistic).value)
+        )
+        for target in dict.fromkeys(row.target for row in findings)
+    }
+    columns = ("concept", "clips", "compared with", "layer", "effect (95 % CI)", "same sign", "adjusted p", "verdict")
+    cells = [_finding_cells(row, statistic) for target_rows in rows_of_target.values() for row in target_rows]
+    heading, *table_lines = format_table(columns, cells, left=len(columns)).splitlines()
+    lines, next_line = [], iter(table_lines)
+    for target, target_rows in rows_of_target.items():
+        unit, clips = effect_unit(statistic, target_rows[0].score_fn), count_noun(target_rows[0].n_clips, "clip")
+        lines += ["", f"{target}: {unit} (95 % CI over source videos), {clips} of the class", f"  {heading}"]
+        lines += [f"  {next(next_line)}" for _ in target_rows]
     return lines
+
+
+def _finding_cells(row: ScoreRow, statistic: str) -> tuple[str, ...]:
+    return (
+        *(row.concept, row.clip_type, row.negatives, row.stage, format_effect(effect_size(row, statistic))),
+        *(f"{max(row.tcav_score, 1 - row.tcav_score):.0%}", format_p(row.p_adjusted), row.verdict),
+    )
 
 
 def _other_verdict_lines(rows: Sequence[ScoreRow]) -> list[str]:

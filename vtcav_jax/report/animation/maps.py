@@ -31,7 +31,9 @@ def render_map_animation(video_maps: VideoMaps, target: str, answer: str) -> tup
 
 
 def map_caption(clip: str, target: str, answer: str, score: float) -> str:
-    answer_text = answer if answer == target or answer.startswith(f"{target}:") else f"{target}: {answer}"
+    """Return the caption of a clip's map: what is explained, the prediction if it is another class, and the score."""
+    is_same = answer == target or answer.startswith(f"{target}:")
+    answer_text = answer if is_same else f"{target} (prediction {answer})"
     return f"{clip}  {answer_text}  score {score:.3g}"
 
 

@@ -6,8 +6,9 @@ from itertools import combinations
 import numpy as np
 from jaxtyping import Float
 
+from vtcav_jax.names import count_noun
 from vtcav_jax.report import html
-from vtcav_jax.report.effect_sizes import count_noun, format_number, format_p
+from vtcav_jax.report.effect_sizes import format_number, format_p
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder
 from vtcav_jax.report.text.names import join_names

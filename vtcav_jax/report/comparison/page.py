@@ -8,20 +8,14 @@ from collections.abc import Sequence
 from itertools import combinations
 
 from vtcav_jax.attribution.videos import map_store
+from vtcav_jax.names import count_noun
 from vtcav_jax.report import html, random_weights_notice
 from vtcav_jax.report.comparison import metrics as comparison_metrics
 from vtcav_jax.report.comparison import stage_matching
 from vtcav_jax.report.comparison import text as comparison_text
 from vtcav_jax.report.comparison.differences import ScoreDifference, ScoreKey, ScoreTable, score_difference, score_table
 from vtcav_jax.report.comparison.discovered import discovered_comparison_sections
-from vtcav_jax.report.effect_sizes import (
-    comparison_name,
-    count_noun,
-    format_number,
-    format_p,
-    format_range,
-    format_signed,
-)
+from vtcav_jax.report.effect_sizes import comparison_name, format_number, format_p, format_range, format_signed
 from vtcav_jax.report.figures.motion import RUN_COLOURS
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, draw_mark, slug

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from vtcav_jax.names import count_noun
 from vtcav_jax.report.comparison.differences import ScoreDifference, ScoreKey, ScoreTable
-from vtcav_jax.report.effect_sizes import comparison_name, count_noun, format_range, format_signed, primary_tests
+from vtcav_jax.report.effect_sizes import comparison_name, format_range, format_signed, primary_tests
 from vtcav_jax.report.run_reader import unique_in_order
 from vtcav_jax.report.text.names import join_names
 from vtcav_jax.runs.tcav_rows import ScoreRow

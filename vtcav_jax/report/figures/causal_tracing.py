@@ -3,6 +3,7 @@
 import numpy as np
 
 from vtcav_jax.attribution.causal_trace import CausalTrace
+from vtcav_jax.names import count_noun
 from vtcav_jax.report.effect_sizes import format_percent
 from vtcav_jax.report.figures.motion import format_share
 from vtcav_jax.report.figures.svg import Canvas, Figure
@@ -24,7 +25,7 @@ def causal_tracing_figure(trace: CausalTrace, title: str) -> Figure:
     }
     canvas = Canvas(FIGURE_WIDTH, int(TOP + sum(heights.values()) + GAP * len(heights) + 24))
     canvas.text(8, 16, title, "title", max_chars=48)
-    n_clips = f"{len(trace.clean_scores)} clips"
+    n_clips = f"{count_noun(len(trace.clean_scores), 'clip')}"
     canvas.text(8, 34, f"share (%) of the score difference that moves, {n_clips}", "soft")
     y = float(TOP)
     for stage, values in shares.items():

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from vtcav_jax.names import count_noun
 from vtcav_jax.report.effect_sizes import format_number, format_range
 from vtcav_jax.report.figures.svg import Canvas, Figure, Scale, format_tick
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, slug
@@ -157,6 +158,6 @@ def method_tooltip(row: MethodScoreRow) -> str:
     """Return the text that is displayed when the pointer is over a mark."""
     return (
         f"{row.method} at {row.stage}, {row.metric} of {row.question}: {format_number(row.value)}"
-        f" (95 % CI {format_range(row.low, row.high)} over {row.n_clips} clips of this network),"
+        f" (95 % CI {format_range(row.low, row.high)} over {count_noun(row.n_clips, 'clip')} of this network),"
         f" {row.forward_passes} forward passes, {format_number(1e3 * row.seconds)} ms"
     )

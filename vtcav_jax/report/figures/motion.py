@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 
 from vtcav_jax.attribution.motion.summary import MAX_STATIC_SHARE, MIN_MOTION_SHARE, format_clips
-from vtcav_jax.report.effect_sizes import count_noun, format_percent
+from vtcav_jax.names import count_noun
+from vtcav_jax.report.effect_sizes import format_percent
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, draw_left_axis, slug
 from vtcav_jax.runs.attribution_rows import ClassMotionRow, ClipMotionRow, ProfileRow
@@ -37,7 +38,7 @@ def profile_figure(steps: Sequence[ProfileRow]) -> Figure:
         canvas.path([(a, y(row.mass)) for a, row in finite], "bar one")
     for a, row in finite:
         share_text = format_share(row.mass, row.low, row.high)
-        title = f"time step {row.time_step + 1} of {row.n_time_steps}: {share_text}, {row.n_clips} clips"
+        title = f"time step {row.time_step + 1} of {row.n_time_steps}: {share_text}, {count_noun(row.n_clips, 'clip')}"
         canvas.dot(a, y(row.mass), "one", title, 3)
     canvas.text(left, bottom + 18, "start of clip", "soft")
     canvas.text(FIGURE_WIDTH - 8, bottom + 18, "end of clip", "soft", "end")
@@ -108,7 +109,7 @@ def clip_motion_figure(rows: Sequence[ClipMotionRow]) -> Figure:
     displayed = [ranked[i] for i in _even_indices(len(ranked))]
     canvas, first = Canvas(FIGURE_WIDTH, 66 + 8 * len(displayed)), rows[0]
     x = _draw_axis(canvas, f"{first.target}: loss of score, shuffled", 34)
-    canvas.text(8, 46, f"{len(displayed)} of {len(rows)} clips", "soft")
+    canvas.text(8, 46, f"{len(displayed)} of {count_noun(len(rows), 'clip')}", "soft")
     canvas.text(8, 62, "smallest loss first", "soft")
     for i, row in enumerate(displayed):
         value, low, high = row.drop_shuffled, row.drop_shuffled_low, row.drop_shuffled_high

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from vtcav_jax.names import count_noun
 from vtcav_jax.report.figures.motion import format_share
 from vtcav_jax.report.figures.svg import Canvas, Figure, Scale, format_tick
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, slug
@@ -63,6 +64,7 @@ def _curves_figure(
             if not math.isnan(row.low):
                 canvas.line(at, y(row.low), at, y(row.high), f"thin {css_class}")
             estimate = format_share(row.mean, row.low, row.high)
-            title = f"{text}: {estimate}, {row.n_clips} clips of {row.n_videos} videos, {row.threshold_sd:g} SD"
+            counts = f"{count_noun(row.n_clips, 'clip')} of {count_noun(row.n_videos, 'video')}"
+            title = f"{text}: {estimate}, {counts}, {row.threshold_sd:g} SD"
             canvas.dot(at, y(row.mean), css_class, title, 3)
     return canvas.figure(slug("motion_parts", kind, name), f"{name}: motion part by threshold, {kind}")

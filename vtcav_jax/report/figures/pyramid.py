@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vtcav_jax.report.effect_sizes import count_noun, format_number, format_p, format_percent, format_range
+from vtcav_jax.names import count_noun
+from vtcav_jax.report.effect_sizes import format_number, format_p, format_percent, format_range
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, draw_left_axis, slug
 from vtcav_jax.report.text.pyramid import exceeds_chance, format_node_share, level_name
@@ -31,7 +32,7 @@ def select_displayed(facts: PyramidFacts, kernels: Sequence[NodeRow], edges: Seq
         at_level = [row for row in kernels if row.level == level]
         nodes += at_level[:MAX_DRAWN_NODES]
         if len(at_level) > MAX_DRAWN_NODES:
-            omitted.append(f"{MAX_DRAWN_NODES} of {len(at_level)} channels of {level_name(names)}")
+            omitted.append(f"{MAX_DRAWN_NODES} of {count_noun(len(at_level), 'channel')} of {level_name(names)}")
     nodes_by_number = {row.node: row for row in nodes}
     for level, names in enumerate(facts.levels):
         at_level = [row for row in edges if row.child in nodes_by_number and nodes_by_number[row.child].level == level]
@@ -143,7 +144,7 @@ def ablation_figure(rows: Sequence[AblationRow]) -> Figure:
                 canvas.line(a, y(getattr(row, low)), a, y(getattr(row, high)), f"bar {css_class}")
         canvas.path([(a, y(getattr(row, value))) for a, row in zip(xs, rows)], f"bar {css_class}")
         for a, row in zip(xs, rows):
-            title = f"{row.kernels} of {row.channels} channels: {format_number(getattr(row, value))}"
+            title = f"{row.kernels} of {count_noun(row.channels, 'channel')}: {format_number(getattr(row, value))}"
             title += f" ({format_range(getattr(row, low), getattr(row, high))}), p {format_p(row.p)}"
             canvas.dot(a, y(getattr(row, value)), css_class, title, 3.5)
     for a, row in zip(xs, rows):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from vtcav_jax.names import count_noun
 from vtcav_jax.report.effect_sizes import (
     Effect,
     comparison_name,
@@ -182,7 +183,8 @@ def sign_count_figure(rows: Sequence[ScoreRow], random_sets: Sequence[GroupEffec
     for i, clip_type in enumerate(random_types):
         scores = [row.tcav_score for row in random_sets if row.clip_type == clip_type]
         low, mean, high = min(scores), sum(scores) / len(scores), max(scores)
-        title = f"{len(scores)} random sets, {clip_type}: mean {format_number(mean)}, {format_range(low, high)}"
+        sets = count_noun(len(scores), "random set")
+        title = f"{sets}, {clip_type}: mean {format_number(mean)}, {format_range(low, high)}"
         name = f"random sets, {clip_type}"
         _draw_score_bar(canvas, x, 40 + 22 * (len(primary) + i), name, mean, low, high, "faint", title)
     return canvas.figure(slug("scores", first.target, first.stage), f"{first.target}: TCAV scores at {first.stage}")

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from vtcav_jax.names import count_noun
 from vtcav_jax.report.effect_sizes import (
     comparison_name,
     effect_size,
@@ -108,7 +109,7 @@ def _draw_cell(
     if finding is None:
         is_tested = any(row.verdict == "not significant" for row in tests)
         verdicts = ", ".join(dict.fromkeys(row.verdict for row in tests))
-        title = f"{first.target}, {first.concept}: no finding in {len(tests)} tests ({verdicts})"
+        title = f"{first.target}, {first.concept}: no finding in {count_noun(len(tests), 'test')} ({verdicts})"
         canvas.rect(x, y, width, height, "null", title)
         if not is_tested:
             canvas.cross(middle, y + height / 2, "faint", title)
@@ -118,8 +119,8 @@ def _draw_cell(
     title = (
         f"{finding.target}: {finding.concept}, {comparison_name(finding.clip_type, finding.negatives)}, at"
         f" {finding.stage}: {format_signed(e.value)} (95 % CI {format_range(e.low, e.high)}), adjusted p"
-        f" {format_p(finding.p_adjusted)}; {sum(map(is_finding, tests))} of {len(tests)} tests are findings"
-        + (f"; opposite sign at {', '.join(dict.fromkeys(others))}" if others else "")
+        f" {format_p(finding.p_adjusted)}; {sum(map(is_finding, tests))} of {count_noun(len(tests), 'test')}"
+        " are findings" + (f"; opposite sign at {', '.join(dict.fromkeys(others))}" if others else "")
     )
     opacity = 0.12 + 0.48 * abs(e.value) / largest
     canvas.rect(x, y, width, height, "plus" if e.value > 0 else "minus", title, opacity=opacity)

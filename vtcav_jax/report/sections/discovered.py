@@ -1,7 +1,8 @@
 """Section of a Video-TCAV run with concepts that were discovered: what each could be, and what they explain."""
 
-from vtcav_jax.report import html
-from vtcav_jax.report.effect_sizes import count_noun, format_p, format_percent
+from vtcav_jax.names import count_noun
+from vtcav_jax.report import html, random_weights_notice
+from vtcav_jax.report.effect_sizes import format_p, format_percent
 from vtcav_jax.report.glossary import linked_paragraph
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder
@@ -35,16 +36,20 @@ def discovered_section(run: RunFolder) -> Section | None:
         + (f": {join_names(important)}." if important else ".")
     )
     heads = ("concept", "label", "AUROC", "explained", "importance", "p", "clips")
+    is_random = run.has_random_weights("tcav")
     parts = [
+        random_weights_notice.random_weights_warning(run, "tcav"),
         linked_paragraph(intro),
-        html.callout(html.bullet_list([answer]), "answer"),
+        random_weights_notice.answer_callout(run, "tcav", [("", answer)])
+        if is_random
+        else html.callout(html.bullet_list([answer]), "answer"),
         html.html_table(heads, [("", _cells(row)) for row in rows]),
         *_overviews(run),
     ]
     sentences = [
         f"At {row.stage}, the scores of all concepts together determine {format_interval(row.share, row.low, row.high)}"
-        f" of the predictions of {row.head} above chance, by a linear readout, tested on {row.n_videos} videos to which"
-        " it was not fitted."
+        f" of the predictions of {row.head} above chance, by a linear readout, tested on"
+        f" {count_noun(row.n_videos, 'video')} to which it was not fitted."
         for row in run.completeness_rows
     ]
     parts += [html.bullet_list(sentences)] if sentences else []

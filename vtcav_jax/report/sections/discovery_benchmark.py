@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from vtcav_jax.names import count_noun
 from vtcav_jax.report import html
 from vtcav_jax.report.effect_sizes import format_number, format_range
 from vtcav_jax.report.html import Section
@@ -72,7 +73,7 @@ def rows_by_key(rows: Sequence[DiscoveryBenchmarkRow]) -> dict[Key, dict[str, Di
 def _measures_table(rows: Sequence[DiscoveryBenchmarkRow]) -> str:
     head = ["network", "stage", "method", "concepts", *(name.lower().replace("_", " ") for name in DISCOVERY_MEASURES)]
     lines = [("", [*map(str, key), *_cells(measures)]) for key, measures in rows_by_key(rows).items()]
-    return html.details_block(f"all {len(lines)} rows", html.html_table(head, lines))
+    return html.details_block(f"all {count_noun(len(lines), 'row')}", html.html_table(head, lines))
 
 
 def _cells(measures: Mapping[str, DiscoveryBenchmarkRow]) -> list[str]:

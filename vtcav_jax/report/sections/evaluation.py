@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from vtcav_jax.names import count_noun
 from vtcav_jax.report import html
 from vtcav_jax.report.effect_sizes import format_number, format_range
 from vtcav_jax.report.figures import evaluation as evaluation_figures
@@ -168,7 +169,7 @@ def _channel_table(rows: Sequence[MethodScoreRow]) -> str:
         " that separate best. Eight random channels score 0 on both."
     )
     return html.paragraph(text, "soft") + html.details_block(
-        f"{len(lines)} rows", html.html_table(["network", "stage", "question", "metric", *methods], lines)
+        f"{count_noun(len(lines), 'row')}", html.html_table(["network", "stage", "question", "metric", *methods], lines)
     )
 
 
@@ -246,7 +247,7 @@ def _score_table(rows: Sequence[MethodScoreRow]) -> str:
         lines.append(("", [network_name, question, method, stage, *cells, str(cost.forward_passes), milliseconds]))
     head = ["network", "question", "method", "stage", *columns, "forward passes", "ms per clip"]
     title = (
-        f"all {len(lines)} rows"
+        f"all {count_noun(len(lines), 'row')}"
         if len(lines) == len(keys)
         else f"{len(lines)} of {len(keys)} rows; all: method_scores.csv"
     )

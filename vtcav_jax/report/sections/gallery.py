@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from vtcav_jax.names import count_noun
 from vtcav_jax.report import html, random_weights_notice
-from vtcav_jax.report.effect_sizes import count_noun, format_number, format_signed
+from vtcav_jax.report.effect_sizes import format_number, format_signed
 from vtcav_jax.report.glossary import linked_paragraph
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order

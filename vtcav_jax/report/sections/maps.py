@@ -14,9 +14,10 @@ from vtcav_jax.evaluation.faithfulness.own_clips import (
     metric_title,
 )
 from vtcav_jax.evaluation.trivial_maps import TRIVIAL_MAPS
+from vtcav_jax.names import count_noun
 from vtcav_jax.report import html, random_weights_notice
 from vtcav_jax.report.animation import maps as map_animations
-from vtcav_jax.report.effect_sizes import count_noun, format_number, format_percent, format_signed
+from vtcav_jax.report.effect_sizes import format_number, format_percent, format_signed
 from vtcav_jax.report.figures import motion as motion_figures
 from vtcav_jax.report.glossary import linked_paragraph
 from vtcav_jax.report.html import Section
@@ -195,7 +196,8 @@ def _sanity_table(run: RunFolder) -> str:
         by_measure = {row.measure: row for row in run.sanity_rows if map_text.map_key(row) == key}
         lines.append(("", (*key, *(_format_cell(by_measure.get(name)) for name in SANITY_MEASURES))))
     text = (
-        f"Mean over at most {max(row.n_clips for row in run.sanity_rows)} clips, with its 95 % interval over clips."
+        f"Mean over at most {count_noun(max(row.n_clips for row in run.sanity_rows), 'clip')}, with its 95 % interval"
+        " over clips."
         " Flicker: absolute change of the map between time steps along the motion, relative to the map; in a frozen"
         " clip it should be 0. Change when reversed: 1 minus the correlation with the map of the reversed clip; 0 means"
         " that the map ignores the direction of time. Map outside the object: share of the absolute map outside the"
@@ -217,7 +219,8 @@ REEXPLAIN_TEXT = (
 def _faithfulness_tables(rows: Sequence[OwnMetricRow]) -> str:
     """Per question: which trivial maps each map outperforms, then the metrics; trivial maps are grey."""
     text = (
-        f"Mean over at most {max(row.n_clips for row in rows)} clips, with its 95 % interval over clips. The metrics"
+        f"Mean over at most {count_noun(max(row.n_clips for row in rows), 'clip')}, with its 95 % interval over"
+        " clips. The metrics"
         " remove parts of a clip in the order of the map and replace them by the fill in parentheses. Any removal"
         " disturbs a network, so compare each map with the trivial maps, which do not use the network (grey). Relevance"
         " gain: how much more the score falls when the strongest parts are removed first than when the weakest are."

@@ -9,8 +9,9 @@ from vtcav_jax.attribution.motion.summary import (
     MIN_VERDICT_VIDEOS,
     motion_verdict,
 )
+from vtcav_jax.names import count_noun
 from vtcav_jax.report import html, random_weights_notice
-from vtcav_jax.report.effect_sizes import count_noun, format_number, format_percent
+from vtcav_jax.report.effect_sizes import format_number, format_percent
 from vtcav_jax.report.figures import motion as motion_figures
 from vtcav_jax.report.glossary import linked_paragraph
 from vtcav_jax.report.html import Section

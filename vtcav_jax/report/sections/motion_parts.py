@@ -5,8 +5,9 @@ from itertools import zip_longest
 from pathlib import Path
 
 from vtcav_jax.attribution.motion.summary import interleave_classes
+from vtcav_jax.names import count_noun
 from vtcav_jax.report import html, random_weights_notice
-from vtcav_jax.report.effect_sizes import count_noun, format_signed
+from vtcav_jax.report.effect_sizes import format_signed
 from vtcav_jax.report.figures.motion_parts import threshold_figures
 from vtcav_jax.report.glossary import linked_paragraph
 from vtcav_jax.report.html import Section

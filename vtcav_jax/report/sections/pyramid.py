@@ -8,15 +8,9 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 
+from vtcav_jax.names import count_noun
 from vtcav_jax.report import html, linked_graph, random_weights_notice
-from vtcav_jax.report.effect_sizes import (
-    count_noun,
-    format_number,
-    format_p,
-    format_percent,
-    format_range,
-    format_signed,
-)
+from vtcav_jax.report.effect_sizes import format_number, format_p, format_percent, format_range, format_signed
 from vtcav_jax.report.figures import pyramid as pyramid_figures
 from vtcav_jax.report.figures.svg import Figure
 from vtcav_jax.report.glossary import linked_paragraph

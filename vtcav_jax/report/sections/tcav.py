@@ -24,7 +24,7 @@ from vtcav_jax.report.sections.tcav_depth import MARKS_LEGEND, clip_type_section
 from vtcav_jax.report.sections.tcav_validity import run_statistic, scores_by_target, tcav_score_section, trust_section
 from vtcav_jax.report.text import tcav as tcav_text
 from vtcav_jax.report.text import tcav_limits
-from vtcav_jax.runs.tcav_rows import ScoreRow
+from vtcav_jax.runs.tcav_rows import ScoreRow, degenerate_stages
 from vtcav_jax.tcav.experiment.verdicts import is_finding
 from vtcav_jax.tcav.previews import extreme_clips, most_telling_tests
 
@@ -105,7 +105,7 @@ def _introduction(run: RunFolder) -> str:
 
 def _overview_table(rows: Sequence[ScoreRow], statistic: str) -> str:
     stages = unique_in_order([row.stage for row in rows])
-    degenerate = {stage for stage in stages if all(row.degenerate for row in rows if row.stage == stage)}
+    degenerate = degenerate_stages(rows)
     by_key = {(row.concept, row.clip_type, row.negatives, row.stage): row for row in rows}
     lines = []
     for concept, clip_type, negatives in unique_in_order([(row.concept, row.clip_type, row.negatives) for row in rows]):

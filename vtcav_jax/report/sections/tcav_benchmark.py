@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from vtcav_jax.evaluation.tcav_benchmark.table import FALSE_POSITIVE_LEVEL, TCAV_BENCHMARK_CSV, TCAV_BENCHMARK_MEASURES
+from vtcav_jax.names import count_noun
 from vtcav_jax.report import html
 from vtcav_jax.report.effect_sizes import format_number, format_percent, format_range
 from vtcav_jax.report.figures.svg import Canvas, Figure, Scale
@@ -158,4 +159,4 @@ def _benchmark_table(rows: Sequence[TcavBenchmarkRow]) -> str:
         "false positives",
         "null",
     ]
-    return html.details_block(f"all {len(lines)} rows", html.html_table(head, lines))
+    return html.details_block(f"all {count_noun(len(lines), 'row')}", html.html_table(head, lines))

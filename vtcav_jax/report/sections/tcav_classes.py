@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from vtcav_jax.names import count_noun
 from vtcav_jax.report import html
-from vtcav_jax.report.effect_sizes import count_noun, effect_unit
+from vtcav_jax.report.effect_sizes import effect_unit
 from vtcav_jax.report.figures.svg import Figure
 from vtcav_jax.report.figures.tcav_groups import class_concept_figures
 from vtcav_jax.report.glossary import linked_paragraph

@@ -1,8 +1,9 @@
 """Sections of a Video-TCAV run about depth: effects by stage (layer), dynamic against static clips, Saha et al."""
 
 from vtcav_jax.concepts.config import NEGATIVE_PREFIX
+from vtcav_jax.names import count_noun
 from vtcav_jax.report import html, random_weights_notice
-from vtcav_jax.report.effect_sizes import count_noun, effect_unit, primary_tests
+from vtcav_jax.report.effect_sizes import effect_unit, primary_tests
 from vtcav_jax.report.figures import tcav as tcav_figures
 from vtcav_jax.report.figures.svg import Figure
 from vtcav_jax.report.figures.tcav_groups import group_marks, saha2024_marks, stage_figure

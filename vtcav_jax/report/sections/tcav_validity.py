@@ -2,10 +2,10 @@
 
 import numpy as np
 
+from vtcav_jax.names import count_noun
 from vtcav_jax.report import html, random_weights_notice
 from vtcav_jax.report.effect_sizes import (
     comparison_name,
-    count_noun,
     effect_size,
     effect_unit,
     format_number,

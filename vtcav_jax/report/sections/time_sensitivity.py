@@ -7,8 +7,9 @@ from itertools import zip_longest
 from vtcav_jax.attribution.motion.reliance import TIME_EDITS
 from vtcav_jax.attribution.motion.summary import MAX_STATIC_SHARE, MIN_MOTION_SHARE
 from vtcav_jax.attribution.result import VIDEO
+from vtcav_jax.names import count_noun
 from vtcav_jax.report import html, random_weights_notice
-from vtcav_jax.report.effect_sizes import count_noun, format_number, format_percent, format_range
+from vtcav_jax.report.effect_sizes import format_number, format_percent, format_range
 from vtcav_jax.report.figures.motion import format_share
 from vtcav_jax.report.figures.svg import Figure
 from vtcav_jax.report.figures.tcav import slug

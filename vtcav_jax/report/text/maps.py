@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from vtcav_jax.evaluation.published_scores import trust_sentence
-from vtcav_jax.report.effect_sizes import count_noun, format_number, format_percent, format_range, format_signed
+from vtcav_jax.names import count_noun
+from vtcav_jax.report.effect_sizes import format_number, format_percent, format_range, format_signed
 from vtcav_jax.report.figures.motion import format_share
 from vtcav_jax.report.run_reader import RunFolder
 from vtcav_jax.runs.attribution_rows import MapRow, ProfileRow, SanityRow

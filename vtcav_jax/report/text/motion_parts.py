@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping
 
 from vtcav_jax.attribution.motion.summary import MIN_VERDICT_VIDEOS
-from vtcav_jax.report.effect_sizes import count_noun, format_percent
+from vtcav_jax.names import count_noun
+from vtcav_jax.report.effect_sizes import format_percent
 from vtcav_jax.report.figures.motion import format_share
 from vtcav_jax.runs.attribution_rows import MotionMapMeanRow
 

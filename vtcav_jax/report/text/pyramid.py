@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
+from vtcav_jax.names import count_noun
 from vtcav_jax.report.effect_sizes import (
     comparison_name,
-    count_noun,
     format_number,
     format_p,
     format_percent,
@@ -170,7 +170,9 @@ def _limitations(
     if facts.levels and (missing := len(facts.levels) - len({row.level for row in channels})):
         out.append(f"{count_noun(missing, 'requested level')} without a channel of positive share.")
     if n_unsure := sum(row.relevance_low <= 0 for row in channels):
-        out.append(f"For {n_unsure} of {len(channels)} channels the 95 % interval of the share contains 0.")
+        out.append(
+            f"For {n_unsure} of {count_noun(len(channels), 'channel')} the 95 % interval of the share contains 0."
+        )
     inner_edges = [row for row in edges if row.parent >= 0]
     if n_unsure := sum(row.share_low <= 0 <= row.share_high for row in inner_edges):
         out.append(

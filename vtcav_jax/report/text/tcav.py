@@ -4,13 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vtcav_jax.report.effect_sizes import (
-    count_noun,
-    effect_size,
-    format_effect,
-    format_p,
-    primary_tests,
-)
+from vtcav_jax.names import count_noun
+from vtcav_jax.report.effect_sizes import effect_size, format_effect, format_p, primary_tests
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
 from vtcav_jax.report.text.names import join_names
 from vtcav_jax.report.text.tcav_confounders import (

@@ -3,15 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from vtcav_jax.report.effect_sizes import (
-    Effect,
-    count_noun,
-    effect_size,
-    format_effect,
-    format_number,
-    format_p,
-    format_percent,
-)
+from vtcav_jax.names import count_noun
+from vtcav_jax.report.effect_sizes import Effect, effect_size, format_effect, format_number, format_p, format_percent
 from vtcav_jax.report.run_reader import unique_in_order
 from vtcav_jax.runs.tcav_rows import ConfounderRow, PredictionRow, ScoreRow
 from vtcav_jax.tcav.experiment.verdicts import MIN_VIDEOS

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from vtcav_jax.report.effect_sizes import count_noun, format_percent
+from vtcav_jax.names import count_noun
+from vtcav_jax.report.effect_sizes import format_percent
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
 from vtcav_jax.report.text.names import join_names
 from vtcav_jax.report.text.tcav_verdicts import INCONCLUSIVE_VERDICTS, UNCERTAIN, VERDICT_TEXTS
@@ -23,9 +24,9 @@ def trust_notes(run: RunFolder) -> list[str]:
     if family:
         n_permutations = family.get("permutations")
         notes.append(
-            f"Multiple tests: p-values are corrected for all {family['tests']} tests of this run"
+            f"Multiple tests: p-values are corrected for all {count_noun(family['tests'], 'test')} of this run"
             f" ({CORRECTION_NAMES.get(family['correction'], family['correction'])}). A finding needs an adjusted p of"
-            f" at most {family['alpha']:g}; {sum(map(is_finding, run.score_rows))} tests are findings."
+            f" at most {family['alpha']:g}; {sum(map(is_finding, run.score_rows))} of them are findings."
             + (f" Each test uses at most {n_permutations:,} permutations." if n_permutations else "")
         )
     for calibration in run.content.get("calibration", ()):
@@ -42,7 +43,8 @@ def trust_notes(run: RunFolder) -> list[str]:
         )
         notes.append(
             f"Calibration check: {sets} {set_text} ({calibration['clip_type']}) were tested like concepts in"
-            f" {calibration['n_trials']} tests, and {calibration['n_rejected']} had an unadjusted p of at most"
+            f" {count_noun(calibration['n_trials'], 'test')}, and {calibration['n_rejected']} had an unadjusted p of"
+            " at most"
             f" {alpha:g}. False-positive rate {format_percent(calibration['rate'])} (95 % CI {format_percent(low)} to"
             f" {format_percent(high)} over the {sets} sets, because tests of one set are correlated): {verdict}."
         )
@@ -97,7 +99,8 @@ def accuracy_text(predictions: Sequence[PredictionRow]) -> str:
     """Return the number of correct predictions with the Wilson interval of their share over clips."""
     n_correct = sum(prediction.correct for prediction in predictions)
     low, high = wilson_ci(n_correct, len(predictions))
-    return f"{n_correct} of {len(predictions)} clips (95 % CI {format_percent(low)} to {format_percent(high)})"
+    clips = count_noun(len(predictions), "clip")
+    return f"{n_correct} of {clips} (95 % CI {format_percent(low)} to {format_percent(high)})"
 
 
 def _low_accuracy_text(target: str, predictions: Sequence[PredictionRow]) -> str:

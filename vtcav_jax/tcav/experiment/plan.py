@@ -14,7 +14,7 @@ from vtcav_jax.data.source import Source
 from vtcav_jax.fingerprint import fingerprint
 from vtcav_jax.models import Network
 from vtcav_jax.models.stages import resolve_stages
-from vtcav_jax.names import abridged_list
+from vtcav_jax.names import abridged_list, count_noun
 from vtcav_jax.settings import concerning
 from vtcav_jax.tcav.experiment import cost_estimate
 from vtcav_jax.tcav.experiment.comparisons import Comparisons, build_comparisons
@@ -209,7 +209,7 @@ class Plan:
         clips, s = self.clips, self.config
         concept_selection, preflight = clips.concepts, clips.preflight
         missing_forward, missing_backward = self.forward_missing, self.backward_missing
-        classes = abridged_list([f"{target.name} ({len(target.rows)} clips)" for target in clips.classes])
+        classes = abridged_list([f"{target.name} ({count_noun(len(target.rows), 'clip')})" for target in clips.classes])
         tests = ", ".join(
             f"{n} {comparison_type}"
             for comparison_type, n in Counter(q.comparison_type for q in self.comparisons.entries).items()
@@ -222,12 +222,13 @@ class Plan:
             f"stages         {', '.join(self.stages)}; pool {s.pool}",
             f"concept clips  {len(concept_selection)}, {len(set(concept_selection.keys))} of them distinct",
             *(f"                 {line}" for line in self.video_lines()),
-            f"forwards       {len(missing_forward)} concept clips and {len(missing_backward)} targets;"
+            f"forwards       {len(missing_forward)} concept clips and {count_noun(len(missing_backward), 'target')};"
             f" {len(set(concept_selection.keys)) - len(missing_forward)} and"
             f" {len(clips.targets) - len(missing_backward)} are in the cache",
             f"backwards      {sum(map(len, missing_backward.values()))}, each for all stages",
-            f"tests          {tests or 'none'}; times {len(self.stages)} stages and {len(clips.classes)} classes:"
-            f" a family of {self.family_size} tests, correction {s.correction}",
+            f"tests          {tests or 'none'}; times {count_noun(len(self.stages), 'stage')} and"
+            f" {count_noun(len(clips.classes), 'class')}:"
+            f" a family of {count_noun(self.family_size, 'test')}, correction {s.correction}",
             f"vectors        {self.n_vectors:,}, with {s.permutations} permutations per test",
             f"memory         {_format_bytes(self.memory_bytes)} of host memory for products, up to"
             f" {_format_bytes(device_bytes)} of device memory",

@@ -18,6 +18,7 @@ from vtcav_jax.data.loader import ReadResult
 from vtcav_jax.data.open import open_source
 from vtcav_jax.data.source import Source
 from vtcav_jax.models import Network
+from vtcav_jax.names import count_noun
 from vtcav_jax.runs import directory
 from vtcav_jax.runs.discovery_rows import (
     CLIP_SCORES_NPZ,
@@ -71,7 +72,8 @@ class ExperimentResults:
     notes: tuple[str, ...]
 
     def __repr__(self) -> str:
-        return f"ExperimentResults({self.folder}, {len(self.findings)} of {self.family_size} tests are findings)"
+        tests = count_noun(self.family_size, "test")
+        return f"ExperimentResults({self.folder}, {len(self.findings)} of {tests} are findings)"
 
     @property
     def findings(self) -> list[ScoreRow]:

@@ -1,20 +1,38 @@
-"""Command of the task render_world: write synthetic clips as video files."""
+"""Commands of the tasks preprocess and render_world: decode a dataset once, or write synthetic clips as files."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from vtcav_jax import atomic
-from vtcav_jax.cli.arguments import OutArguments
-from vtcav_jax.cli.commands import open_nonempty
+from vtcav_jax import atomic, data, distributed
+from vtcav_jax.cli.arguments import ModelArguments, OutArguments, ProcessArguments, VideoArguments
+from vtcav_jax.cli.commands import network_outline, open_nonempty
 from vtcav_jax.cli.tasks import CommandContext
-from vtcav_jax.console import emit
+from vtcav_jax.console import emit, info
 from vtcav_jax.data.world_export import clip_name, write_clips
 from vtcav_jax.data.world_source import WorldSource
+from vtcav_jax.names import count_noun
 from vtcav_jax.runs.lock import is_lock, lock_folder
-from vtcav_jax.settings import SettingError, required
+from vtcav_jax.settings import SettingError, nested, required
 
 MAX_FOLDER_CLIPS = 100_000
 RECORD_FILE = "world.txt"  # identity of the clips, so that only the same command continues in a folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreprocessArguments(ModelArguments, VideoArguments, OutArguments, ProcessArguments):
+    sampling: data.SamplingConfig = nested(data.SamplingConfig)
+
+
+def preprocess(args: PreprocessArguments, context: CommandContext) -> None:
+    """Decode a dataset once to clips of the size and length that the network reads."""
+    source = open_nonempty(args.videos)
+    clip_spec = network_outline(args.model)[1]
+    failed = data.prepare_dataset(source, clip_spec, args.sampling, args.out, num_workers=args.num_workers)
+    if not distributed.is_main_process():
+        return
+    emit(f"Wrote {args.out}; read it with --videos={args.out}")
+    if failed:
+        info(data.failure_table(failed))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +56,7 @@ def render_world(args: RenderWorldArguments, context: CommandContext) -> None:
     out.mkdir(parents=True, exist_ok=True)
     atomic.write_text(out / RECORD_FILE, source.identity + "\n")
     paths = write_clips(clips, out)
-    emit(f"Wrote {len(paths)} clips to {out}; read them with --videos={out / 'manifest.csv'}")
+    emit(f"Wrote {count_noun(len(paths), 'clip')} to {out}; read them with --videos={out / 'manifest.csv'}")
 
 
 def can_render_into(folder: Path, source: WorldSource) -> bool:
