@@ -76,10 +76,10 @@ def unmatched_classes(joins: Iterable[HeadJoin], network_heads: Heads, source_he
     """Return the classes without counterpart with the nearest names, those of the videos first."""
     unmatched = []
     for join in joins:
-        own, other = network_heads[join.head], source_heads[join.source_head]
+        network_names, video_names = network_heads[join.head], source_heads[join.source_head]
         for names, indices, candidates, of_network in (
-            (other, join.network_index, own, False),
-            (own, join.source_index, other, True),
+            (video_names, join.network_index, network_names, False),
+            (network_names, join.source_index, video_names, True),
         ):
             unmatched += [
                 UnmatchedClass(join.head, of_network, name, nearest_names(name, candidates))
@@ -96,8 +96,8 @@ def nearest_names(name: str, candidates: Sequence[str]) -> tuple[str, ...]:
     return tuple(by_comparable[other] for other in near)
 
 
-def _join_head(head: str, other: str, own_names: Sequence[str], other_names: Sequence[str]) -> HeadJoin:
-    return HeadJoin(head, other, _match(own_names, other_names), _match(other_names, own_names))
+def _join_head(head: str, source_head: str, names: Sequence[str], source_names: Sequence[str]) -> HeadJoin:
+    return HeadJoin(head, source_head, _match(names, source_names), _match(source_names, names))
 
 
 def _match(names: Sequence[str], candidates: Sequence[str]) -> tuple[int, ...]:
