@@ -187,7 +187,7 @@ def test_there_is_a_flagfile_for_each_task():
         (["--task=experiment", *EXPERIMENT, "--concepts=="], "error: --concepts"),
         (
             ["--task=experiment", *EXPERIMENT, "--coordinator=auto"],
-            "--coordinator is a flag of tcav, not of experiment",
+            "motion, evaluate_methods, not of experiment; remove it",
         ),
         (["--task=train", "--model=m", "--videos=v", "--run=x", "--steps=0", "--augment=flop"], "--augment=flop"),
         (

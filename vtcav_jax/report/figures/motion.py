@@ -1,9 +1,9 @@
 """Figures of temporal profiles of maps and of the loss of score in edited clips."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from vtcav_jax.attribution.motion.summary import MAX_STATIC_SHARE, MIN_MOTION_SHARE, format_clips
+from vtcav_jax.attribution.motion.summary import MAX_STATIC_SHARE, MIN_MOTION_SHARE, ShareInterval, format_clips
 from vtcav_jax.names import count_noun
 from vtcav_jax.report.effect_sizes import format_percent
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
@@ -16,7 +16,7 @@ SHARE_STYLES = {
     "drop_reversed": ("three", "reversed"),
 }
 RUN_COLOURS = ("one", "two", "three", "four")
-MIN_DRAWN_SHARE, MAX_DRAWN_SHARE = -0.5, 1.5  # values beyond are drawn at the border; the tooltip has the number
+MIN_DRAWN_SHARE, MAX_DRAWN_SHARE = -2.0, 3.0  # values beyond are drawn at the border; the tooltip has the number
 MAX_FIGURE_CLIPS, MAX_FIGURE_ANSWERS = 80, 20
 
 
@@ -51,7 +51,8 @@ def class_motion_figure(rows: Sequence[ClassMotionRow]) -> Figure:
     largest = sorted(rows, key=lambda row: (row.answer != "", -row.n_clips))[: MAX_FIGURE_ANSWERS + 1]
     rows = [row for row in rows if row in largest]
     canvas, first = Canvas(FIGURE_WIDTH, 74 + 52 * len(rows)), rows[0]
-    x = _draw_axis(canvas, f"{first.target}: loss of score when clips are", 44)
+    shares = [_estimate(row, name) for row in rows for name in SHARE_STYLES]
+    x = _draw_axis(canvas, f"{first.target}: loss of score when clips are", 44, shares)
     for i, (css_class, text) in enumerate(SHARE_STYLES.values()):
         canvas.dot(14 + 116 * i, 30, css_class, text)
         canvas.text(22 + 116 * i, 34, text, "soft", max_chars=16)
@@ -62,15 +63,8 @@ def class_motion_figure(rows: Sequence[ClassMotionRow]) -> Figure:
             8, y + 15, f"{count_noun(row.n_clips, 'clip')}, {count_noun(row.n_videos, 'video')}", "soft", max_chars=22
         )
         for j, (name, (css_class, text)) in enumerate(SHARE_STYLES.items()):
-            value, low, high = (getattr(row, name + end) for end in ("", "_low", "_high"))
-            _draw_share(
-                canvas,
-                x,
-                y + 13 * j - 3,
-                (value, low, high),
-                css_class,
-                f"{text}: loss of score {format_share(value, low, high)}",
-            )
+            share = _estimate(row, name)
+            _draw_share(canvas, x, y + 13 * j - 3, share, css_class, f"{text}: loss of score {format_share(*share)}")
     return canvas.figure(slug("motion_share", first.target), f"{first.target}: loss of score in edited clips")
 
 
@@ -80,7 +74,8 @@ def compared_motion_figure(target: str, labels: Sequence[str], runs: Sequence[Se
     answers = [row.answer for row in first if all(any(r.answer == row.answer for r in run) for run in runs)]
     top, step = 30 + 14 * len(labels), 18 + 12 * len(labels)
     canvas = Canvas(FIGURE_WIDTH, top + 26 + step * len(answers))
-    x = _draw_axis(canvas, f"{target}: loss of score, shuffled", top)
+    shares = [_estimate(row, "drop_shuffled") for run in runs for row in run if row.answer in answers]
+    x = _draw_axis(canvas, f"{target}: loss of score, shuffled", top, shares)
     for i, name in enumerate(labels):
         canvas.dot(14, 30 + 14 * i, RUN_COLOURS[i % 4], name)
         canvas.text(24, 34 + 14 * i, name, "soft", max_chars=48)
@@ -89,7 +84,7 @@ def compared_motion_figure(target: str, labels: Sequence[str], runs: Sequence[Se
         canvas.text(8, y + 6 * len(labels), answer or "all clips", "", max_chars=19)
         for j, (name, run) in enumerate(zip(labels, runs)):
             row = next(r for r in run if r.answer == answer)
-            estimate = row.drop_shuffled, row.drop_shuffled_low, row.drop_shuffled_high
+            estimate = _estimate(row, "drop_shuffled")
             _draw_share(
                 canvas,
                 x,
@@ -108,11 +103,12 @@ def clip_motion_figure(rows: Sequence[ClipMotionRow]) -> Figure:
     ranked = sorted((row for row in rows if not math.isnan(row.drop_shuffled)), key=lambda row: row.drop_shuffled)
     displayed = [ranked[i] for i in _even_indices(len(ranked))]
     canvas, first = Canvas(FIGURE_WIDTH, 66 + 8 * len(displayed)), rows[0]
-    x = _draw_axis(canvas, f"{first.target}: loss of score, shuffled", 34)
+    shares = [_estimate(row, "drop_shuffled") for row in displayed]
+    x = _draw_axis(canvas, f"{first.target}: loss of score, shuffled", 34, shares)
     canvas.text(8, 46, f"{len(displayed)} of {count_noun(len(rows), 'clip')}", "soft")
     canvas.text(8, 62, "smallest loss first", "soft")
     for i, row in enumerate(displayed):
-        value, low, high = row.drop_shuffled, row.drop_shuffled_low, row.drop_shuffled_high
+        value, low, high = _estimate(row, "drop_shuffled")
         share_text = format_share(value, low, high)
         title = f"{row.clip}, {row.answer}: loss {share_text} of a score of {row.score:.3g}"
         _draw_share(canvas, x, 42 + 8 * i, (value, low, high), "faint" if low <= 0 <= high else "two", title, 3)
@@ -129,9 +125,14 @@ def _even_indices(n: int) -> list[int]:
     )
 
 
-def _draw_axis(canvas: Canvas, title: str, top: Number) -> Scale:
-    """Draw the title, the axis and the band between the thresholds of the motion verdict."""
-    x, bottom = Scale(MIN_DRAWN_SHARE, MAX_DRAWN_SHARE, 140, FIGURE_WIDTH - 22), canvas.height - 22
+def _estimate(row: ClassMotionRow | ClipMotionRow, name: str) -> ShareInterval:
+    return getattr(row, name), getattr(row, f"{name}_low"), getattr(row, f"{name}_high")
+
+
+def _draw_axis(canvas: Canvas, title: str, top: Number, shares: Iterable[ShareInterval]) -> Scale:
+    """Draw the title, an axis that covers the shares, and the band between the thresholds of the motion verdict."""
+    drawn = [min(max(value, MIN_DRAWN_SHARE), MAX_DRAWN_SHARE) for share in shares for value in share if value == value]
+    x, bottom = fit_scale([*drawn, MIN_MOTION_SHARE], 140, FIGURE_WIDTH - 22), canvas.height - 22
     canvas.text(8, 16, title, "title", max_chars=48)
     canvas.rect(
         x(MAX_STATIC_SHARE),
@@ -141,7 +142,7 @@ def _draw_axis(canvas: Canvas, title: str, top: Number) -> Scale:
         "null",
         "between the thresholds of the motion verdict",
     )
-    for value in (-0.5, 0, 0.5, 1, 1.5):
+    for value in x.ticks:
         canvas.line(x(value), top, x(value), bottom, "axis" if value else "zero")
         canvas.text(x(value), canvas.height - 6, f"{format_tick(100 * value)} %", "soft", "middle")
     return x
