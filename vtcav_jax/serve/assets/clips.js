@@ -36,7 +36,9 @@ export async function updateList() {
   if (similar) {
     by('pages').textContent = `by ${listed.basis}`;
   } else {
-    by('pages').textContent = `${listed.total} of ${listed.all} clips, page ${listed.page + 1} of ${listed.pages}`;
+    const first = listed.page * 24 + 1, last = first + listed.clips.length - 1;
+    by('pages').textContent = (listed.total ? `${first} to ${last} of ${listed.total}` : 'no clips') +
+      (listed.total < listed.all ? ` (${listed.all} without the filter)` : '');
     if (listed.page !== state.page) change({page: listed.page});
   }
   by('previous').disabled = similar || listed.page === 0;
@@ -147,6 +149,7 @@ export function fillMeasures(measures) {
 }
 
 function showFilters() {
+  if (state.answers !== 'all' || state.text || state.min || state.max) by('more-filters').open = true;
   for (const name of ['sort', 'answers', 'text', 'min', 'max'])
     if (by(name) !== document.activeElement) by(name).value = state[name];
   if (state.measure) by('measure').value = state.measure;

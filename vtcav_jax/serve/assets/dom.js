@@ -29,7 +29,7 @@ export function format(value) {
   return String(Number(text)).replace('-', '−');
 }
 
-export const percent = value => (100 * value).toFixed(value > 0.999 || value < 0.001 ? 2 : 1) + ' %';
+export const percent = value => value > 0.999 ? '> 99.9 %' : value < 0.001 ? '< 0.1 %' : (100 * value).toFixed(1) + ' %';
 
 export const readable = vector => {
   const parts = vector.split('/');

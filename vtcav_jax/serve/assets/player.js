@@ -4,7 +4,7 @@ import {by, colour, fillMenu, format, make, percent, readable, sized} from './do
 import {change, saveAddressNow, state, watch} from './state.js';
 
 const TRACK = 66, AXIS = 18, TITLE = 14;
-const KINDS = {effect: ['one'], map: ['two', 'four'], motion: ['three', 'three']};
+const KINDS = {effect: ['one'], map: ['two', 'four'], motion: ['three', 'three']}, DASHES = [[], [4, 3]];
 let film = null, overlay = null, curves = null, facts = null, clicked = 0, playing = 0;
 
 export const clipKey = () => ({run: state.run, task: state.task, clip: state.clip, part: state.part});
@@ -158,12 +158,14 @@ function drawCurves() {
       context.strokeStyle = colour(KINDS[kind][i]);
       context.fillStyle = context.strokeStyle;
       context.lineWidth = 2;
+      context.setLineDash(DASHES[i]);
       context.beginPath();
       line.values.forEach((value, k) => context[k ? 'lineTo' : 'moveTo'](x(line.times[k]), y(value)));
       context.stroke();
       line.values.forEach((value, k) => context.fillRect(x(line.times[k]) - 2, y(value) - 2, 4, 4));
     });
     context.lineWidth = 1;
+    context.setLineDash([]);
     context.fillStyle = colour('soft');
     const title = {effect: 'effect of the concept', map: 'relevance', motion: 'relevance, motion part'}[kind];
     const now = members.map(line => format(valueAt(line, times[state.frame]))).join(' / ');

@@ -129,7 +129,7 @@ async function updateFolder() {
 }
 
 function showConceptList() {
-  const items = concepts.map(concept => {
+  const makeItem = concept => {
     const about = aboutConcept(concept.concept), item = make('li'), button = make('button');
     const renamed = about.name !== concept.concept ? `${about.name} (${concept.concept})` : concept.concept;
     button.type = 'button';
@@ -140,10 +140,12 @@ function showConceptList() {
     button.addEventListener('click', () => change({concept: concept.concept, cards: 0}));
     item.append(button);
     return item;
-  });
+  };
   const focused = document.activeElement?.dataset?.concept;
-  by('concepts').replaceChildren(...items);
-  if (focused) by('concepts').querySelector(`[data-concept="${CSS.escape(focused)}"]`)?.focus();
+  by('concepts').replaceChildren(...concepts.filter(c => !c.negative).map(makeItem));
+  by('negatives').replaceChildren(...concepts.filter(c => c.negative).map(makeItem));
+  by('negatives-box').hidden = !by('negatives').children.length;
+  if (focused) by('concept-list').querySelector(`[data-concept="${CSS.escape(focused)}"]`)?.focus();
 }
 
 function showConceptHead() {
