@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64, Int32
@@ -56,6 +56,7 @@ class ClipValues:
     label: str
 
 
+@runtime_checkable
 class ClipTable(Protocol):
     """Interface of the tables."""
 

@@ -37,6 +37,18 @@ def listen(port: int) -> socket.socket:
     return listener
 
 
+class AnnouncedServer(uvicorn.Server):
+    """A server that calls `announce` when it answers requests and handles signals."""
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[], None]):
+        super().__init__(config)
+        self._announce = announce
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._announce()
+
+
 def run_server(workspace: Workspace, port: int, announce: Callable[[str], None]) -> None:
     """Serve until the process is interrupted; `announce` gets the address with the token."""
     with listen(port) as listener:
@@ -49,10 +61,9 @@ def run_server(workspace: Workspace, port: int, announce: Callable[[str], None])
             timeout_graceful_shutdown=SHUTDOWN_SECONDS,
             lifespan="off",
         )
-        server = uvicorn.Server(config)
+        server = AnnouncedServer(config, lambda: announce(rules.address()))
         for run in workspace.runs.values():
             workspace.session.preload(run.network(run.tasks[0]))
-        announce(rules.address())
         try:
             server.run(sockets=[listener])
         finally:
