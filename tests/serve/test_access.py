@@ -45,7 +45,9 @@ def test_the_token_can_be_a_header(stranger, rules):
     assert stranger.get("/api/workspace", headers={"X-Vtcav-Token": rules.token}).status_code == 200
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8123", "127.0.0.1", "127.0.0.1:8124", "127.0.0.1.evil:8123"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:8123", "127.0.0.1", "127.0.0.1:8124", "127.0.0.1.evil:8123"]
+)
 def test_other_host_names_are_refused(client, host):
     answer = client.get("/api/workspace", headers={"Host": host})
     assert answer.status_code == 421 and "127.0.0.1:8123" in answer.text
@@ -65,7 +67,10 @@ def test_changes_from_other_origins_are_refused(client, made, origin):
 
 
 def test_forms_of_other_sites_cannot_change_anything(client, made):
-    for content in ({"data": {"folder": made.concepts.name}}, {"content": "{}", "headers": {"Content-Type": "text/plain"}}):
+    for content in (
+        {"data": {"folder": made.concepts.name}},
+        {"content": "{}", "headers": {"Content-Type": "text/plain"}},
+    ):
         assert client.post("/api/reviews", **content).status_code == 415
 
 

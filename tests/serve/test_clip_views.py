@@ -120,7 +120,7 @@ def test_steering_gives_the_answer_of_the_network_with_the_moved_activation(clie
         logits = np.asarray(vtcav.tap.steered_logits(network.model, video, STAGE, direction[None], eps))[0, head]
         assert list(point["probabilities"].values()) == pytest.approx(np.asarray(jax.nn.softmax(logits)), abs=1e-5)
         assert point["answer"] == network.labels[head][int(logits.argmax())]
-        assert point["score"] == pytest.approx(logits[1] * 0 + logits[0] - logits[1:].mean(), abs=1e-3)
+        assert point["score"] == pytest.approx(logits[0] - logits[1:].mean(), abs=1e-3)
     assert [point["step"] for point in answer["steered"]] == [-2, 1.5]
     client.post("/api/steer", json=PLACE | CHOICE | {"steps": [0.5]})
     assert workspace.shelf.n_loaded == 1  # the network is loaded once
@@ -200,7 +200,9 @@ def test_a_clip_that_cannot_be_read_is_an_error_of_that_clip(tmp_path, client, w
     assert client.get("/api/clips", params={"run": "run", "task": "tcav", **CHOICE}).status_code == 200
 
 
-@pytest.mark.parametrize("shown", [{"map": "gradcam@convs.2", "step": 1.5}, {"map": "saliency@video"}, {"step": -1}, {}])
+@pytest.mark.parametrize(
+    "shown", [{"map": "gradcam@convs.2", "step": 1.5}, {"map": "saliency@video"}, {"step": -1}, {}]
+)
 def test_the_python_of_a_view_runs_and_gives_what_it_shows(client, tmp_path, shown):
     recipes = client.get("/api/reproduce", params=PLACE | CHOICE | shown).json()
     run = subprocess.run(

@@ -40,8 +40,8 @@ class Tab:
     def until_data(self, name, value):
         self.until(f"document.body.dataset.{name} === {value!r}")
 
-    def until_drawn(self, clip, shown="film"):
-        """Wait until a clip's film is drawn, and the overlay `shown` with it."""
+    def until_drawn(self, clip, shown=""):
+        """Wait until a clip's film is drawn, with the overlay whose name has `shown`."""
         self.until(f"(document.body.dataset.shown ?? '').startsWith({clip + '#0#'!r})")
         self.until(f"document.body.dataset.shown.includes({shown!r})")
 
@@ -191,7 +191,14 @@ def test_one_timeline_moves_film_map_and_curves(tab, made):
 def test_keys(tab, made):
     page, top = tab.page, ranked(made, *STRONGEST)
     tab.until_drawn(top[0], "map")
-    for key, frame in (("ArrowRight", 1), ("ArrowRight", 2), ("ArrowLeft", 1), ("End", 7), ("ArrowRight", 7), ("Home", 0)):
+    for key, frame in (
+        ("ArrowRight", 1),
+        ("ArrowRight", 2),
+        ("ArrowLeft", 1),
+        ("End", 7),
+        ("ArrowRight", 7),
+        ("Home", 0),
+    ):
         page.keyboard.press(key)
         assert tab.frame == frame
     page.keyboard.press(" ")

@@ -28,7 +28,7 @@ def test_what_is_saved_is_what_the_commands_read(made, store):
     state = store.save([*changes, ReviewChange(concept="bat", name="club"), ReviewChange(concept="=net", name="club")])
     sets = read_concepts(made.concepts)
     assert [clip.file for clip in sets.rejected] == [files[0]]
-    assert {concept for concept in sets.concepts} == {"ball", "club", "random_000"}
+    assert set(sets.concepts) == {"ball", "club", "random_000"}
     assert len(sets.clips_of("club")) == 60
     assert state["reviews"][files[0]] == ["reject", ""] and state["concepts"]["ball"] == [1, 1, ""]
     assert state["concepts"]["=net"] == [0, 0, "club"]
@@ -73,7 +73,7 @@ def test_concurrent_saves_lose_nothing(made):
 
 def test_rows_of_other_clips_stay(made, store):
     path = made.concepts / "review.csv"
-    path.write_text('file,sha256,verdict\ngone/a.mp4,,reject\nball/dynamic/002.mp4,0000,reject\n')
+    path.write_text("file,sha256,verdict\ngone/a.mp4,,reject\nball/dynamic/002.mp4,0000,reject\n")
     assert store.state()["reviews"] == {}  # the one is missing, the other has changed
     store.save([ReviewChange("ball/dynamic/000.mp4", verdict="keep")])
     assert verdicts(made)["gone/a.mp4"] == ("reject", "") and len(verdicts(made)) == 3
@@ -112,7 +112,11 @@ def test_impossible_changes_are_refused_together_and_nothing_is_saved(made, stor
 def test_the_server_answers_with_the_new_state_or_that_nothing_changed(client, made):
     folder = made.concepts.name
     before = client.get("/api/reviews", params={"folder": folder}).json()
-    assert before == {"revision": "", "reviews": {}, "concepts": {c: [0, 0, ""] for c in ("=net", "ball", "bat", "random_000")}}
+    assert before == {
+        "revision": "",
+        "reviews": {},
+        "concepts": {c: [0, 0, ""] for c in ("=net", "ball", "bat", "random_000")},
+    }
     changes = [{"file": "ball/dynamic/000.mp4", "verdict": "reject"}, {"concept": "bat", "name": "=1+1"}]
     after = client.post("/api/reviews", json={"folder": folder, "changes": changes}).json()
     assert after["concepts"]["bat"] == [0, 0, "=1+1"]

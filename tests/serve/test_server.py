@@ -70,9 +70,10 @@ def test_a_hundred_requests_at_once_are_all_answered_alike(server, made):
 
 
 def test_only_this_machine_is_listened_to(server):
-    with socket.socket() as other, pytest.raises(OSError, match="refused"):
+    with socket.socket() as other:
         other.settimeout(5)
-        other.connect(("127.0.0.2", server.port))
+        with pytest.raises(OSError, match="refused"):
+            other.connect(("127.0.0.2", server.port))
 
 
 def test_a_port_in_use_is_named(server, made):

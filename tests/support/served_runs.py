@@ -162,9 +162,7 @@ def _write_maps(folder: Path, names: Sequence[str], random: np.random.Generator)
     drawn = [
         {
             target: tuple(
-                Attribution(
-                    random.normal(size=(1, *shape)).astype(np.float32), stage, method != "saliency", 3, method
-                )
+                Attribution(random.normal(size=(1, *shape)).astype(np.float32), stage, method != "saliency", 3, method)
                 for method, stage, shape in MAP_METHODS
             )
             for target in TARGETS

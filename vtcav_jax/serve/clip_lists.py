@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Float64
 
 from vtcav_jax.serve.clip_tables import ClipChoice, ClipTable, similar_rows, strip_values
 
@@ -31,8 +32,7 @@ def clip_page(table: ClipTable, choice: ClipChoice, clip_filter: ClipFilter) -> 
     """Return one page of the list, the number of clips in it, and a histogram of the values before filtering."""
     values = table.values(choice)
     n_all = len(values.clips)
-    finite = values.values[np.isfinite(values.values)]
-    counts, edges = np.histogram(finite, HISTOGRAM_BINS) if len(finite) else (np.zeros(0, int), np.zeros(0))
+    values_before = values.values
     mask = np.ones(n_all, bool)
     if clip_filter.minimum is not None:
         mask &= values.values >= clip_filter.minimum
@@ -59,7 +59,7 @@ def clip_page(table: ClipTable, choice: ClipChoice, clip_filter: ClipFilter) -> 
         "all": n_all,
         "page": page,
         "pages": n_pages,
-        "histogram": {"counts": counts.tolist(), "low": float(edges[0]), "high": float(edges[-1])} if len(edges) else None,
+        "histogram": _histogram(values_before),
         "clips": [
             {
                 "clip": values.names[values.clips[i]],
@@ -71,12 +71,19 @@ def clip_page(table: ClipTable, choice: ClipChoice, clip_filter: ClipFilter) -> 
     }
 
 
+def _histogram(values: Float64[np.ndarray, " n"]) -> dict[str, Any] | None:
+    """Return the numbers of clips in equal parts of the range of values; None without values."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return None
+    counts, edges = np.histogram(finite, HISTOGRAM_BINS)
+    return {"counts": counts.tolist(), "low": float(edges[0]), "high": float(edges[-1])}
+
+
 def similar_clips(table: ClipTable, choice: ClipChoice, clip: str, part: int) -> dict[str, Any]:
     """Return the clips that are most similar to one, with their distances, and by which numbers they are compared."""
     about, profile, basis = table.profiles(choice)
-    rows = [
-        i for i in np.flatnonzero(about.parts == part).tolist() if about.names[about.clips[i]] == clip
-    ]
+    rows = [i for i in np.flatnonzero(about.parts == part).tolist() if about.names[about.clips[i]] == clip]
     if not rows:
         return {"basis": basis, "clips": []}
     order, distances = similar_rows(profile, rows[0], N_SIMILAR)

@@ -60,9 +60,7 @@ class ClipView:
 
     def read(self) -> FilmClip:
         clip_spec = self.workspace.shelf.clip_spec(self.network)
-        return self.workspace.films.clip(
-            self.run.source(self.task), self.clip, self.part, clip_spec, self.sampling()
-        )
+        return self.workspace.films.clip(self.run.source(self.task), self.clip, self.part, clip_spec, self.sampling())
 
     def film(self) -> FilmPicture:
         return self._picture(MAX_FILM_SIDE, MAX_FILM_FRAMES)
@@ -177,7 +175,8 @@ class ClipView:
         if self.task != "tcav":
             raise ValueError(f"{self.task} has no concept vectors; choose a run of tcav")
         steering = Steering(stage, vector, tuple(steps), self.run.step_length(stage, vector))
-        return workspace.session.steer(self.network, workspace.bundle(self.run), self.read(), target, steering)
+        bundle = workspace.bundle(self.run, f"{stage}|{vector}")
+        return workspace.session.steer(self.network, bundle, self.read(), target, steering)
 
     def request_map(self, target: str, method: str, stage: str) -> str:
         """Queue a map; return the name of its job."""

@@ -98,8 +98,6 @@ class NetworkSession:
         problems = []
         if not steering.steps or len(steering.steps) > MAX_STEPS or any(abs(s) > MAX_STEP for s in steering.steps):
             problems.append(f"expected 1 to {MAX_STEPS} steps from {-MAX_STEP:g} to {MAX_STEP:g}")
-        if f"{steering.stage}|{steering.vector}" not in bundle.arrays:
-            problems.append(f"the run has no vector {steering.vector} at {steering.stage}")
         if not np.isfinite(steering.step_length):
             problems.append(f"the length of a step along {steering.vector} is unknown, as its effect was not measured")
         if problems:
@@ -159,7 +157,8 @@ class NetworkSession:
         (spec,) = parse_targets(network, [target])
         (answer,) = spec.answers(logits).tolist()
         model, normalised, resolved = resolve_inputs(network, video, target)
-        (score,) = clip_scores(prepare_explanation(model, normalised, resolved).score_model, normalised)
+        score_model = prepare_explanation(model, normalised, resolved).score_model
+        (score,) = clip_scores(score_model, jnp.asarray(normalised))
         clip_map = ClipMap(
             target,
             method,
@@ -172,7 +171,11 @@ class NetworkSession:
         )
         if not np.isfinite(clip_map.map).all():
             raise ValueError(f"the map by {method} has values that are not finite; choose another method or layer")
-        for name in {key[-1], clip_map.name, *(() if stage else (method,))}:  # with and without the layer that the method chose
+        for name in {
+            key[-1],
+            clip_map.name,
+            *(() if stage else (method,)),
+        }:  # with and without the layer that the method chose
             self.maps.put((*key[:-1], name), clip_map)
         return clip_map
 
@@ -202,7 +205,7 @@ def check_map_request(network: Network, target: str, method: str, stage: str) ->
 def steered_clip_logits(
     network: Network, bundle: VectorBundle, frames: np.ndarray, steering: Steering
 ) -> Float[np.ndarray, "n k"]:
-    """Return the logits of a clip without a step and after each step; one clip at a time, so that all share a program."""
+    """Return the logits of a clip without a step and after each step, one at a time, so that all share a program."""
     video = network.clip_spec.normalise(jnp.asarray(frames[None]))
     shape = jax.eval_shape(lambda m, v: tap.activations(m, v, steering.stage)[1], network.model, video)[steering.stage]
     direction = broadcast_vector(bundle.arrays[f"{steering.stage}|{steering.vector}"], shape.shape[1:], bundle.pool)

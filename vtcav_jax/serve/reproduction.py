@@ -68,10 +68,11 @@ def view_python(view: ViewedClip) -> str:
         lines += [
             f"vectors = load_vectors_for(network.model, Path({str(view.run)!r}))",
             "video = network.clip_spec.normalise(jnp.asarray(clip))",
-            f"shape = vtcav.tap.activations(network.model, video, {view.vector_stage!r})[1][{view.vector_stage!r}].shape",
+            f"stage = {view.vector_stage!r}",
+            "shape = vtcav.tap.activations(network.model, video, stage)[1][stage].shape",
             f"direction = broadcast_vector(vectors.arrays[{name!r}], shape[1:], vectors.pool)[None]",
             f"step = np.float32({view.step!r} * {view.step_length!r})  # steps times the length of a step",
-            f"logits = vtcav.tap.steered_logits(network.model, video, {view.vector_stage!r}, direction, step)",
+            "logits = vtcav.tap.steered_logits(network.model, video, stage, direction, step)",
             f"head = next(part for part in network.head_slices.values() if {_in_head(view.target)})",
             "print(dict(zip(network.labels[head], jax.nn.softmax(logits[0, head]).tolist())))",
         ]

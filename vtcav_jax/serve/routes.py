@@ -27,7 +27,9 @@ MAX_TEXT = 2000  # of one value in a request
 JOB_WAIT_SECONDS = 5.0
 ASSET_TYPES = {"css": "text/css", "js": "text/javascript"}
 PAGE_ASSETS = tuple(
-    sorted(path.name for path in files("vtcav_jax.serve").joinpath("assets").iterdir() if not path.name.endswith("html"))
+    sorted(
+        path.name for path in files("vtcav_jax.serve").joinpath("assets").iterdir() if not path.name.endswith("html")
+    )
 )
 THEME = "theme.css"  # of the report pages
 
@@ -47,9 +49,9 @@ class Query:
     def choice(self, name: str, choices: tuple[T, ...]) -> T:
         """Return one of `choices`, by default the first."""
         value = self._values.get(name) or choices[0]
-        if value not in choices:
+        if (i := next((i for i, choice in enumerate(choices) if choice == value), None)) is None:
             raise ValueError(f"expected {name} as one of {', '.join(map(str, choices))}")
-        return value
+        return choices[i]
 
     def count(self, name: str) -> int:
         try:

@@ -32,9 +32,8 @@ class NetworkReference:
 
 def network_reference(record: TaskRecord) -> NetworkReference:
     """Return the network of a task; runs that a library call made have no flags, but a request."""
-    flags = dict(
-        word.removeprefix("--").partition("=")[::2] for word in shlex.split(record.flags_text) if word.startswith("--")
-    )
+    words = [word.removeprefix("--") for word in shlex.split(record.flags_text) if word.startswith("--")]
+    flags = {name: value for name, _, value in (word.partition("=") for word in words)}
     made_by = record.content.get("made_by") or record.content.get("hashes") or {}
     return NetworkReference(
         str(flags.get("model") or record.config.get("model", "")),

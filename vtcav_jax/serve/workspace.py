@@ -1,7 +1,6 @@
 """Everything that a server shows: runs, concept folders with their reviews, and what they share in memory."""
 
 import shlex
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from vtcav_jax.concepts.concept_table import CONCEPTS_CSV
 from vtcav_jax.names import unknown_name_message
 from vtcav_jax.runs.directory import RUN_RECORD_FILE
+from vtcav_jax.serve.byte_cache import ByteCache
 from vtcav_jax.serve.clip_lists import ClipFilter, clip_page
 from vtcav_jax.serve.clip_tables import MEASURE_LABELS, ClipChoice
 from vtcav_jax.serve.concept_cards import ConceptFolder
@@ -25,10 +25,11 @@ from vtcav_jax.serve.served_run import (
     vector_name,
 )
 from vtcav_jax.tap import stages_of
-from vtcav_jax.tcav.vector_file import VECTORS_FILE, VectorBundle, load_vectors
+from vtcav_jax.tcav.vector_file import VECTORS_FILE, VectorBundle, list_vectors, load_vectors
 
 MAX_TESTS = 60  # of a class on the page
 MAX_CHOICES = 2000  # classes, stages or concepts of a menu
+MAX_VECTOR_BYTES = 128 * 2**20
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,7 @@ class Workspace:
     shelf: NetworkShelf
     session: NetworkSession
     folders: tuple[Path, ...]  # as they were named
-    _bundles: dict[str, VectorBundle]
-    _bundle_lock: Any
+    bundles: ByteCache[VectorBundle]
 
     def run(self, name: str) -> ServedRun:
         if name not in self.runs:
@@ -54,12 +54,13 @@ class Workspace:
             raise ValueError(unknown_name_message("concept folder", [name], self.reviews))
         return self.reviews[name]
 
-    def bundle(self, run: ServedRun) -> VectorBundle:
-        """Return the concept vectors of a run, read once."""
-        with self._bundle_lock:
-            if run.name not in self._bundles:
-                self._bundles[run.name] = load_vectors(run.folder)
-            return self._bundles[run.name]
+    def bundle(self, run: ServedRun, name: str) -> VectorBundle:
+        """Return one concept vector of a run, STAGE|CONCEPT/CLIP_TYPE/NEGATIVES."""
+        if name not in list_vectors(run.folder):
+            stage, _, vector = name.partition("|")
+            raise ValueError(f"the run has no vector {vector} at {stage}")
+        changed = (run.folder / VECTORS_FILE).stat().st_mtime_ns
+        return self.bundles.get_or_compute((run.name, name, changed), lambda: load_vectors(run.folder, [name]))
 
     def describe(self) -> dict[str, Any]:
         """Return the menus of all runs, and the view that the page opens with."""
@@ -83,7 +84,7 @@ class Workspace:
             "name": run.name,
             "tasks": tasks,
             "concepts": folder,
-            "steerable": "tcav" in run.tasks and (run.folder / VECTORS_FILE).is_file(),
+            "steerable": list_vectors(run.folder)[:MAX_CHOICES] if "tcav" in run.tasks else [],
         }
 
     def _describe_task(self, run: ServedRun, task: str) -> dict[str, Any]:
@@ -174,6 +175,5 @@ def open_workspace(folders: Sequence[Path]) -> Workspace:
         shelf,
         NetworkSession(shelf),
         tuple(folders),
-        {},
-        threading.Lock(),
+        ByteCache(MAX_VECTOR_BYTES, lambda bundle: sum(array.nbytes for array in bundle.arrays.values())),
     )

@@ -4,7 +4,7 @@ import {by, colour, fillMenu, format, make, sized} from './dom.js';
 import {clipKey, noteClick} from './player.js';
 import {change, state, watch} from './state.js';
 
-let listed = null, similarTo = '';
+let listed = null, similarTo = '', choiceOnPage = null; // the clip to choose when the next page is there
 const place = () => ({run: state.run, task: state.task, target: state.target, stage: state.stage, vector: state.vector,
   map: state.task === 'attribute' ? state.map : '', measure: state.measure});
 
@@ -45,7 +45,9 @@ export async function updateList() {
   by('next').disabled = similar || listed.page + 1 >= listed.pages;
   by('previous').hidden = by('next').hidden = similar;
   drawHistogram();
-  if (!state.clip && listed.clips.length) choose(listed.clips[0]);
+  if (choiceOnPage !== null) choose(listed.clips.at(choiceOnPage));
+  else if (!state.clip && listed.clips.length) choose(listed.clips[0]);
+  choiceOnPage = null;
   markCurrent();
   document.body.dataset.list = [state.list, state.target, state.stage, state.vector, state.page].join('#');
 }
@@ -80,14 +82,11 @@ function markCurrent() {
 }
 
 // Choose the next or previous clip of the list, also on the page after or before.
-export async function step(by_) {
+export function step(by_) {
   if (!listed?.clips.length) return;
   const i = listed.clips.findIndex(clip => clip.clip === state.clip && clip.part === state.part) + by_;
   if (i >= 0 && i < listed.clips.length) return choose(listed.clips[i]);
-  if (state.list === 'all' && turnPage(by_)) {
-    await updateList();
-    choose(listed.clips.at(by_ > 0 ? 0 : -1));
-  }
+  if (turnPage(by_)) choiceOnPage = by_ > 0 ? 0 : -1;
 }
 
 export function turnPage(by_) {

@@ -89,10 +89,11 @@ function drawSteerCurve() {
 
 export const steerBy = step => change({step: Math.max(-3, Math.min(3, state.step + step))});
 
-let steerable = false;
+let steerable = new Set();
 export function updateSteering() {
-  by('steering').hidden = !steerable;
-  if (!steerable || !state.clip) return;
+  const possible = steerable.has(state.stage + '|' + state.vector);
+  by('steering').hidden = !possible;
+  if (!possible || !state.clip) return;
   by('steer-help').textContent = `Moves the activation at ${state.stage} along ${readable(state.vector)}; ` +
     'one step is the distance from the clips without the concept to those with it.';
   if (steered.key !== steerKey()) by('steer-error').textContent = '';
@@ -226,7 +227,7 @@ async function copyText(text) {
   setTimeout(() => { by('copied').textContent = ''; }, 2000);
 }
 
-export function describeRun(run) { steerable = run.steerable && state.task === 'tcav'; }
+export function describeRun(run) { steerable = new Set(state.task === 'tcav' ? run.steerable : []); }
 
 export function startPanels() {
   watch(['run', 'task', 'clip', 'part', 'target', 'stage', 'vector', 'step'], updateSteering);

@@ -112,7 +112,7 @@ function showReviewState() {
 let folderPath = '';
 async function updateFolder() {
   if (state.view !== 'concepts' || !folders.length) return;
-  if (!folders.includes(state.folder)) return change({folder: folders[0], concept: ''});
+  if (!folders.includes(state.folder)) return change({folder: folders[0], concept: state.folder ? '' : state.concept});
   fillMenu(by('folder'), folders.map(f => [f, f]), state.folder);
   try {
     const answer = await get('concepts', {folder: state.folder});

@@ -47,11 +47,17 @@ export function flush() {
   for (const [watched, update] of watchers) if (names.some(name => watched.includes(name))) update(names);
 }
 
-let saving = 0;
-// Browsers limit how often the address may change: while a film plays, the last change counts.
+const SAVE_MS = 120;
+let saving = 0, saved = 0;
+// Browsers limit how often the address may change: while a film plays, it follows with a delay.
 function saveAddress() {
   clearTimeout(saving);
-  saving = setTimeout(() => history.replaceState(null, '', address()), 120);
+  if (performance.now() - saved > SAVE_MS) saveAddressNow();
+  else saving = setTimeout(saveAddressNow, SAVE_MS);
 }
-export function saveAddressNow() { clearTimeout(saving); history.replaceState(null, '', address()); }
+export function saveAddressNow() {
+  clearTimeout(saving);
+  saved = performance.now();
+  history.replaceState(null, '', address());
+}
 addEventListener('pagehide', saveAddressNow);
