@@ -10,6 +10,7 @@ from vtcav_jax.runs.lock import exclusive_folders, lock_folder
 from vtcav_jax.serve import review_store
 from vtcav_jax.serve.concept_cards import ConceptFolder
 from vtcav_jax.serve.review_store import ReviewChange, ReviewStore
+from vtcav_jax.serve.workspace import open_workspace
 
 
 @pytest.fixture
@@ -143,4 +144,5 @@ def test_a_folder_made_by_hand_can_be_reviewed(tmp_path, made):
         (tmp_path / concept / "a.mp4").write_bytes((made.concepts / concept / "dynamic" / "003.mp4").read_bytes())
     store = ReviewStore(ConceptFolder("hand", tmp_path))
     store.save([ReviewChange("ball/a.mp4", verdict="reject")])
+    assert list(open_workspace([tmp_path]).reviews) == [tmp_path.name]
     assert [clip.file for clip in read_concepts(tmp_path).rejected] == ["ball/a.mp4"]

@@ -159,7 +159,7 @@ TASKS = {
         "Open runs in the browser: one timeline for film, map and curves, clips sorted by a concept's effect, steering,"
         " further maps, and the review of concepts; prints its address.",
         "--run=NAME",
-        *("serve", "serve", "ServeArguments"),
+        *("report", "serve", "ServeArguments"),
         "every verdict; the same command shows the same page",
     ),
 }

@@ -19,7 +19,7 @@ from vtcav_jax.serve.columns import ColumnTable, read_columns
 
 EFFECT, CLASS_SCORE, LEAD = "effect", "class_score", "lead"
 MEASURE_LABELS = {
-    EFFECT: "effect of the concept",
+    EFFECT: "effect of the concept per unit length",
     CLASS_SCORE: "class score",
     LEAD: "log odds of the class",
     "score": "class score",

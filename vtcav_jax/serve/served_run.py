@@ -218,8 +218,10 @@ def open_served_run(folder: Path, name: str) -> ServedRun:
 
 
 def is_concept_folder(folder: Path) -> bool:
-    """Return whether a folder holds mined or discovered concepts, and no run."""
-    return (folder / CONCEPTS_CSV).is_file() and not (folder / RUN_RECORD_FILE).is_file()
+    """Return whether a folder holds concepts (mined, discovered or made by hand) and no run."""
+    if (folder / RUN_RECORD_FILE).is_file():
+        return False
+    return (folder / CONCEPTS_CSV).is_file() or any(next(folder.glob(p), None) for p in ("*/*.mp4", "*/*/*.mp4"))
 
 
 def distinct_names(folders: list[Path]) -> list[str]:
