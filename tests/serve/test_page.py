@@ -298,6 +298,22 @@ def test_reload_and_link_show_the_same_view(browser, server, made):
             assert not again.messages
 
 
+def test_a_link_on_another_site_opens_the_page(browser, server):
+    context = browser.new_context()
+    page = context.new_page()
+    page.route(
+        "http://elsewhere.example/",
+        lambda route: route.fulfill(
+            body=f'<a id="link" href="{server.address}&view=concepts&concept=bat">open</a>', content_type="text/html"
+        ),
+    )
+    page.goto("http://elsewhere.example/")
+    page.click("#link")
+    page.wait_for_selector("body[data-concept='bat#0']")
+    assert "token" not in page.url and "token" not in page.evaluate("document.referrer")
+    context.close()
+
+
 def test_commands_and_python_of_the_view_are_shown(tab):
     tab.until("document.body.dataset.drawn")
     tab.page.click("#reproduce summary")

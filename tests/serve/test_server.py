@@ -106,5 +106,6 @@ def test_two_runs_and_a_concept_folder_have_one_page(tmp_path, made):
         status, body = fetch(server, "workspace", {})
     described = json.loads(body)
     assert status == 200 and [run["name"] for run in described["runs"]] == ["run", "other"]
-    assert described["concepts"] == [made.concepts.name, "other_concepts"]
+    paths = {folder.name: str(folder.resolve()) for folder in (made.concepts, other.concepts)}
+    assert {folder["name"]: folder["path"] for folder in described["concepts"]} == paths
     assert described["command"] == f"vtcav serve --run={made.folder},{other.folder},{made.concepts}"

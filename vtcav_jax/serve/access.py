@@ -10,9 +10,10 @@ import secrets
 from dataclasses import dataclass, field
 from urllib.parse import urlencode
 
+from markupsafe import escape
 from starlette.datastructures import Headers, MutableHeaders, QueryParams
 from starlette.requests import cookie_parser
-from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOOPBACK = "127.0.0.1"
@@ -84,7 +85,11 @@ class AccessMiddleware:
             if not rules.is_token(query_token):
                 return _refusal(scope)
             rest = [(name, value) for name, value in query.multi_items() if name != TOKEN_FIELD]
-            response = RedirectResponse(f"/?{urlencode(rest)}" if rest else "/", 303)
+            place = f"/?{urlencode(rest)}" if rest else "/"
+            if headers.get("sec-fetch-site") == "cross-site":  # a redirect would not have the cookie yet
+                response: Response = HTMLResponse(f'<meta http-equiv="refresh" content="0;url={escape(place)}">')
+            else:
+                response = RedirectResponse(place, 303)
             response.set_cookie(rules.cookie, rules.token, httponly=True, samesite="strict", path="/")
             return response
         if not (rules.is_token(cookie) or rules.is_token(headers.get(TOKEN_HEADER))):

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from vtcav_jax.attribution.videos.stored_results import npz_content
+from vtcav_jax.data.source import is_unchanged
 from vtcav_jax.runs.tcav_rows import SCORES_CSV
 from vtcav_jax.serve import clip_maps
 from vtcav_jax.serve.clip_maps import ClipMap
@@ -103,11 +105,19 @@ class ClipView:
         for run in self._map_runs():
             table = run.maps
             if table and map_name in table.maps and target in table.targets and (path := self._map_path(run)):
+                self._require_unchanged(path)
                 clip_map = clip_maps.load_clip_map(path, target, method, stage, self.part)
                 if clip_map is not None:
                     workspace.session.maps.put(key, clip_map)
                     return clip_map
         return None
+
+    def _require_unchanged(self, path: Path) -> None:
+        """Raise ValueError if the video is not the one that the maps in a file were computed from."""
+        source, index = self.workspace.films.find_item(self.run.source(self.task), self.clip)
+        content = npz_content(path)
+        if content is None or not is_unchanged(source, index, content):
+            raise ValueError(f"{self.clip} has changed since its maps were computed; repeat the command of the run")
 
     def stored_maps(self) -> list[dict[str, str]]:
         """Return the maps that runs have for the clip, by target and name."""
@@ -222,9 +232,9 @@ def job_state(workspace: Workspace, name: str, timeout: float) -> dict[str, Any]
     if job is None:
         raise LookupError(f"there is no request {name} any more; ask for the map again")
     try:
-        clip_map = job.future.result(timeout)
+        name = job.future.result(timeout)
     except NotDoneError:
         return {"done": False}
     except ValueError as error:
         return {"done": True, "error": str(error)}
-    return {"done": True, "map": clip_map.name, "target": clip_map.target}
+    return {"done": True, "map": name}

@@ -53,10 +53,10 @@ class Steering:
 
 @dataclass
 class MapJob:
-    """A requested map: `future` has the map or the error."""
+    """A requested map: `future` has its name METHOD@STAGE, or the error."""
 
     key: tuple
-    future: "Future[ClipMap]"
+    future: "Future[str]"
 
 
 class NetworkSession:
@@ -133,7 +133,7 @@ class NetworkSession:
         """Queue the map of a clip by target, method and stage (empty: its default); return the name of the job."""
         with self._lock:
             for name, job in self._jobs.items():
-                if job.key == key and not (job.future.done() and job.future.exception()):
+                if job.key == key and (not job.future.done() or self.maps.get(key) is not None):
                     return name
             name = uuid.uuid4().hex[:12]
             self._jobs[name] = MapJob(key, self._submit(self._compute_map, reference, key, clip, choice))
@@ -146,7 +146,7 @@ class NetworkSession:
 
     def _compute_map(
         self, reference: NetworkReference, key: tuple, clip: FilmClip, choice: tuple[str, str, str]
-    ) -> ClipMap:
+    ) -> str:
         target, method, stage = choice
         stage = "" if stage == VIDEO else stage
         network = self.shelf.network(reference)
@@ -177,7 +177,7 @@ class NetworkSession:
             *(() if stage else (method,)),
         }:  # with and without the layer that the method chose
             self.maps.put((*key[:-1], name), clip_map)
-        return clip_map
+        return clip_map.name
 
 
 def method_options(network: Network, method: str) -> dict[str, Any]:

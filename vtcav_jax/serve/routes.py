@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib.resources import files
 from typing import Any, TypeVar
 
-from starlette.concurrency import run_in_threadpool
+from anyio import CapacityLimiter, to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -25,6 +25,7 @@ T = TypeVar("T")
 MAX_BODY_BYTES = 8_000_000
 MAX_TEXT = 2000  # of one value in a request
 JOB_WAIT_SECONDS = 5.0
+MAX_WAITING = 48  # requests that wait for the network; more wait for these
 ASSET_TYPES = {"css": "text/css", "js": "text/javascript"}
 PAGE_ASSETS = tuple(
     sorted(
@@ -111,17 +112,15 @@ def answer_picture(picture: FilmPicture) -> Response:
 Handler = Callable[[Workspace, Query], Response]
 
 
-def handle(workspace: Workspace, handler: Handler) -> Callable[[Request], Any]:
-    """Return the endpoint of a handler, which runs in a thread; errors become answers with one sentence."""
+def handle(workspace: Workspace, handler: Handler, limiter: CapacityLimiter | None) -> Callable[[Request], Any]:
+    """Return the endpoint of a handler, which runs in a thread of the limiter's; errors become one sentence."""
 
     async def endpoint(request: Request) -> Response:
         try:
             values: dict[str, Any] = dict(request.query_params)
             if request.method == "POST":
-                values = json.loads(await read_body(request))
-                if not isinstance(values, dict):
-                    raise ValueError("expected a JSON object")
-            return await run_in_threadpool(handler, workspace, Query(values))
+                values = parse_json(await read_body(request))
+            return await to_thread.run_sync(handler, workspace, Query(values), limiter=limiter)
         except LookupError as error:
             return answer_json({"error": str(error.args[0] if error.args else error)}, 404)
         except BusyError as error:
@@ -133,6 +132,17 @@ def handle(workspace: Workspace, handler: Handler) -> Callable[[Request], Any]:
             return answer_json({"error": f"internal error: {type(error).__name__}: {error}"}, 500)
 
     return endpoint
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """Return a JSON object; ValueError for anything else, also for one that is nested too deeply."""
+    try:
+        values = json.loads(body)
+    except RecursionError:
+        values = None
+    if not isinstance(values, dict):
+        raise ValueError("expected a JSON object")
+    return values
 
 
 async def read_body(request: Request) -> bytes:
@@ -303,6 +313,7 @@ GET_HANDLERS: dict[str, Handler] = {
     "overview": show_overview,
     "reviews": show_reviews,
 }
+NETWORK_HANDLERS = ("steer", "maps", "methods", "job")  # they wait for the network, on threads of their own
 POST_HANDLERS: dict[str, Handler] = {"steer": steer_clip, "maps": request_map, "reviews": save_reviews}
 
 
@@ -319,12 +330,20 @@ async def show_asset(request: Request) -> Response:
 
 
 def make_routes(workspace: Workspace) -> list[Route]:
+    waiting = CapacityLimiter(MAX_WAITING)
+
+    def limiter_of(name: str) -> CapacityLimiter | None:
+        return waiting if name in NETWORK_HANDLERS else None
+
     return [
         Route("/", show_page),
         Route("/assets/{name}", show_asset),
-        *(Route(f"/api/{name}", handle(workspace, handler)) for name, handler in GET_HANDLERS.items()),
         *(
-            Route(f"/api/{name}", handle(workspace, handler), methods=["POST"])
+            Route(f"/api/{name}", handle(workspace, handler, limiter_of(name)))
+            for name, handler in GET_HANDLERS.items()
+        ),
+        *(
+            Route(f"/api/{name}", handle(workspace, handler, limiter_of(name)), methods=["POST"])
             for name, handler in POST_HANDLERS.items()
         ),
     ]

@@ -66,7 +66,9 @@ class Workspace:
         """Return the menus of all runs, and the view that the page opens with."""
         return {
             "runs": [self._describe_run(run) for run in self.runs.values()],
-            "concepts": list(self.reviews),
+            "concepts": [
+                {"name": name, "path": str(store.concepts.folder.resolve())} for name, store in self.reviews.items()
+            ],
             "start": self.first_view(),
             "command": self.command,
         }

@@ -182,7 +182,7 @@ async function requestMap() {
     while (!answer.done) answer = {job: answer.job, ...await get('job', {job: answer.job})};
     if (answer.error) throw new Error(answer.error);
     by('request-state').textContent = `done: ${answer.map}`;
-    if (key === JSON.stringify(clipKey())) change({map: answer.map, mapTarget: answer.target, show: state.show === 'film' ? 'map' : state.show});
+    if (key === JSON.stringify(clipKey())) change({map: answer.map, mapTarget: target, show: state.show === 'film' ? 'map' : state.show});
   } catch (error) {
     by('request-state').textContent = error.message;
   } finally {

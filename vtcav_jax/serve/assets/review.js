@@ -4,9 +4,10 @@ import {by, fillMenu, format, make} from './dom.js';
 import {change, state, watch} from './state.js';
 
 const POLL_MS = 2000, STORE = 'vtcav unsent verdicts';
-let folders = [], concepts = [], review = {revision: '', reviews: {}, concepts: {}}, page = null, sending = false;
+let folders = [], pathOf = {}, concepts = [], review = {revision: '', reviews: {}, concepts: {}}, page = null, sending = false;
 
-// --- Outbox: changes that the server has not confirmed, by folder; it outlives the tab ---
+// --- Outbox: changes that the server has not confirmed; it outlives the tab. Entries name the path of their folder,
+// because another server may have been on this port. ---
 
 function outbox() {
   try {
@@ -21,8 +22,10 @@ function storeOutbox(entries) {
   showReviewState();
 }
 
+const sendable = () => outbox().filter(entry => Object.values(pathOf).includes(entry.path));
+
 function record(values) {
-  storeOutbox([...outbox(), {id: crypto.randomUUID(), folder: state.folder, ...values}]);
+  storeOutbox([...outbox(), {id: crypto.randomUUID(), path: pathOf[state.folder], ...values}]);
   showAll();
   send();
 }
@@ -31,9 +34,10 @@ async function send() {
   if (sending) return;
   sending = true;
   try {
-    for (let entries = outbox(); entries.length; entries = outbox()) {
-      const folder = entries[0].folder;
-      const batch = entries.filter(entry => entry.folder === folder);
+    let single = false; // after a refusal, each change goes by itself, so that only those at fault are dropped
+    for (let entries = sendable(); entries.length; entries = sendable()) {
+      const {path} = entries[0], folder = folders.find(name => pathOf[name] === path);
+      const batch = single ? [entries[0]] : entries.filter(entry => entry.path === path);
       const sent = new Set(batch.map(entry => entry.id));
       let answer;
       try {
@@ -43,6 +47,10 @@ async function send() {
         if (error.status !== 400) return; // kept, and sent again
         by('review-error').textContent = error.message;
         if (error.message.includes('another process')) return;
+        if (batch.length > 1) {
+          single = true;
+          continue;
+        }
       }
       storeOutbox(outbox().filter(entry => !sent.has(entry.id)));
       if (answer && folder === state.folder) review = answer;
@@ -69,14 +77,14 @@ async function poll(force = false) {
   } catch (error) {
     if (error.status) by('review-error').textContent = error.message;
   }
-  if (outbox().length) send();
+  if (sendable().length) send();
 }
 
 // What the page shows of a clip: the review with the unsent changes on top.
 function verdictOf(clip) {
   let [verdict, name] = review.reviews[clip.file] ?? ['', ''];
   for (const entry of outbox()) {
-    if (entry.folder !== state.folder || !(entry.file === clip.file || entry.concept === state.concept)) continue;
+    if (entry.path !== pathOf[state.folder] || !(entry.file === clip.file || entry.concept === state.concept)) continue;
     verdict = entry.verdict ?? verdict;
     name = entry.name ?? name;
   }
@@ -87,7 +95,7 @@ function aboutConcept(name) {
   let [kept, rejected, newName] = review.concepts[name] ?? [0, 0, ''];
   const all = concepts.find(c => c.concept === name)?.clips ?? 0;
   for (const entry of outbox()) {
-    if (entry.folder !== state.folder || entry.concept !== name) continue;
+    if (entry.path !== pathOf[state.folder] || entry.concept !== name) continue;
     newName = entry.name ?? newName;
     if (entry.verdict !== undefined) [kept, rejected] = {keep: [all, 0], reject: [0, all], '': [0, 0]}[entry.verdict];
   }
@@ -104,9 +112,9 @@ function showAll() {
 }
 
 function showReviewState() {
-  const n = outbox().filter(entry => entry.folder === state.folder).length;
+  const n = outbox().filter(entry => entry.path === pathOf[state.folder]).length;
   by('review-state').textContent = n ? `${n} changes are not saved yet` : `saved to ${folderPath}/review.csv`;
-  document.body.dataset.unsent = outbox().length;
+  document.body.dataset.unsent = sendable().length;
 }
 
 let folderPath = '';
@@ -272,9 +280,10 @@ export function pressKey(key) {
   return true;
 }
 
-export function startReview(names) {
-  folders = names;
-  countUnsaved(() => outbox().length);
+export function startReview(entries) {
+  folders = entries.map(entry => entry.name);
+  pathOf = Object.fromEntries(entries.map(entry => [entry.name, entry.path]));
+  countUnsaved(() => sendable().length);
   onConnection(isBack => { if (isBack) poll(true); });
   watch(['view', 'folder'], updateFolder);
   watch(['concept', 'cards'], updateCards);
@@ -291,6 +300,6 @@ export function startReview(names) {
   by('concept-next').addEventListener('click', () => change({cards: state.cards + 1}));
   addEventListener('storage', event => { if (event.key === STORE) showAll(); });
   setInterval(() => { if (!document.hidden || isGone()) poll(); }, POLL_MS);
-  if (outbox().length) send();
+  if (sendable().length) send();
   updateFolder();
 }
