@@ -14,10 +14,14 @@ import pytest
 from PIL import Image
 
 import vtcav_jax as vtcav
+from tests.support.cli_runner import run_cli
 from tests.support.served_runs import NETWORK, STEP_LENGTH, STRONGEST, vector
 from vtcav_jax.attribution.videos.map_store import load_maps
 from vtcav_jax.data import SamplingConfig
+from vtcav_jax.data.encode import encode_lossless_mp4
 from vtcav_jax.serve.byte_cache import ByteCache
+from vtcav_jax.serve.clip_views import ClipView
+from vtcav_jax.serve.workspace import open_workspace
 from vtcav_jax.tcav.features.pooling import broadcast_vector
 from vtcav_jax.tcav.vector_file import load_vectors
 
@@ -179,6 +183,51 @@ def test_a_requested_map_is_that_of_the_library(client, network, frames, method,
 )
 def test_impossible_maps_are_refused_with_the_reason(client, request_, message):
     assert message in wait_for_map(client, **{"mapTarget": TARGET} | request_)["error"]
+
+
+def test_maps_of_a_video_that_changed_are_refused(tmp_path, network):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for name, shade in (("a", 40), ("b", 200)):
+        (videos / f"{name}.mp4").write_bytes(encode_lossless_mp4(np.full((12, 32, 32, 3), shade, np.uint8)))
+    flags = ["--model=worlds_cnn", f"--videos={videos}", "--targets=direction:left", "--methods=saliency"]
+    code, _, err = run_cli("attribute", *flags, "--animations=none", "--num_workers=0", f"--run={tmp_path / 'run'}")
+    assert code == 0, err
+    workspace = open_workspace([tmp_path / "run"])
+    assert workspace.first_view()["task"] == "attribute"
+
+    def view():
+        return ClipView(workspace, workspace.run("run"), "attribute", "a.mp4", 0)
+
+    assert view().overlay("direction:left", "saliency@video", motion_only=False).n_frames == 8
+    (videos / "a.mp4").write_bytes((videos / "b.mp4").read_bytes())
+    workspace = open_workspace([tmp_path / "run"])
+    with pytest.raises(ValueError, match=r"a\.mp4 has changed since its maps were computed"):
+        view().overlay("direction:left", "saliency@video", motion_only=False)
+
+
+def test_clips_that_slide_over_a_video_are_read_where_they_start(tmp_path, network):
+    shades = np.arange(20, 60, dtype=np.uint8)
+    (tmp_path / "long.mp4").write_bytes(encode_lossless_mp4(np.tile(shades[:, None, None, None], (1, 32, 32, 3))))
+    flags = ["--model=worlds_cnn", f"--videos={tmp_path / 'long.mp4'}", "--targets=direction:left"]
+    more = ["--methods=saliency", "--slide_over_video", "--animations=none", "--num_workers=0"]
+    code, _, err = run_cli("attribute", *flags, *more, f"--run={tmp_path / 'run'}")
+    assert code == 0, err
+    workspace = open_workspace([tmp_path / "run"])
+    run = workspace.run("run")
+    with np.load(next((tmp_path / "run" / "maps").glob("*.npz"))) as stored:
+        starts = stored["frames"][:, 0].tolist()
+    assert len(starts) == 5 and starts[:3] == [0, 8, 16]
+    for part, start in enumerate(starts):
+        view = ClipView(workspace, run, "attribute", "long.mp4", part)
+        assert view.read().frames[:, 0, 0, 0].tolist() == shades[start : start + 8].tolist()
+        assert view.film().times[0] == pytest.approx(start / 25)
+        program = view.reproduction("direction:left", "", "", "direction:left", "saliency@video", 0.0)["python"]
+        assert (
+            f"start={start}" in program
+            and "--slide_over_video"
+            in view.reproduction("direction:left", "", "", "direction:left", "saliency@video", 0.0)["command"]
+        )
 
 
 def test_methods_have_their_costs(client):

@@ -421,6 +421,22 @@ def test_a_killed_server_is_reported_and_verdicts_are_sent_when_it_is_back(brows
         context.close()
 
 
+def test_only_what_is_of_this_folder_and_possible_is_sent(browser, server, made):
+    """Another server may have left verdicts on this port, and a clip may be gone since."""
+    entries = [
+        {"id": "1", "path": "/another/folder", "file": "ball/dynamic/000.mp4", "verdict": "reject"},
+        {"id": "2", "path": str(made.concepts.resolve()), "file": "ball/dynamic/999.mp4", "verdict": "reject"},
+        {"id": "3", "path": str(made.concepts.resolve()), "file": "ball/dynamic/001.mp4", "verdict": "keep"},
+    ]
+    with open_tab(browser, server, "&view=concepts&concept=ball") as tab:
+        tab.page.evaluate("entries => localStorage.setItem('vtcav unsent verdicts', JSON.stringify(entries))", entries)
+        tab.page.reload()
+        wait_until(lambda: saved(made) == {"ball/dynamic/001.mp4": ("keep", "")})
+        tab.until("document.body.dataset.unsent === '0'")
+        left = tab.page.evaluate("JSON.parse(localStorage.getItem('vtcav unsent verdicts')).map(entry => entry.id)")
+        assert left == ["1"] and "999.mp4" in tab.page.inner_text("#review-error")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [DESKTOP, (820, 1100), PHONE], ids=["desktop", "tablet", "phone"])
 def test_every_view_fits_the_screen(browser, server, size, scheme):

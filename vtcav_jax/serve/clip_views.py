@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vtcav_jax.attribution.videos.stored_results import npz_content
+from vtcav_jax.attribution.videos.stored_results import read_about
 from vtcav_jax.data.source import is_unchanged
 from vtcav_jax.runs.tcav_rows import SCORES_CSV
 from vtcav_jax.serve import clip_maps
@@ -115,8 +115,7 @@ class ClipView:
     def _require_unchanged(self, path: Path) -> None:
         """Raise ValueError if the video is not the one that the maps in a file were computed from."""
         source, index = self.workspace.films.find_item(self.run.source(self.task), self.clip)
-        content = npz_content(path)
-        if content is None or not is_unchanged(source, index, content):
+        if not is_unchanged(source, index, str(read_about(path)["content"])):
             raise ValueError(f"{self.clip} has changed since its maps were computed; repeat the command of the run")
 
     def stored_maps(self) -> list[dict[str, str]]:

@@ -34,6 +34,7 @@ async function send() {
   if (sending) return;
   sending = true;
   try {
+    if (sendable().length) by('review-error').textContent = '';
     let single = false; // after a refusal, each change goes by itself, so that only those at fault are dropped
     for (let entries = sendable(); entries.length; entries = sendable()) {
       const {path} = entries[0], folder = folders.find(name => pathOf[name] === path);
@@ -42,7 +43,6 @@ async function send() {
       let answer;
       try {
         answer = await post('reviews', {folder, changes: batch.map(({file, concept, verdict, name}) => ({file, concept, verdict, name}))});
-        by('review-error').textContent = '';
       } catch (error) {
         if (error.status !== 400) return; // kept, and sent again
         by('review-error').textContent = error.message;
