@@ -23,7 +23,6 @@ QUICKSTART_FIGURES = {
     "depth_direction_left_right.svg": "right.svg",
     "depth_shape_ring_left.svg": "shape.svg",
 }
-SCREENSHOT_SIZE = {"width": 1400, "height": 980}
 MAP_SEED = 46  # of two clips whose key glyph stays within the frame
 
 
@@ -58,7 +57,7 @@ def write_serve_screenshot(run: Path) -> None:
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with ServeProcess(f"--run={run}", "--port=0") as server, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport=SCREENSHOT_SIZE)
+        page = browser.new_page(viewport={"width": 1400, "height": 980})
         page.goto(server.address)
         page.wait_for_selector("body[data-map-ms], body[data-curves]")
         page.fill("#step", "-2")

@@ -18,8 +18,6 @@ from benchmarks.timing import Timing, as_row, write_results
 from tests.serve.serve_process import ServeProcess
 from tests.support.served_runs import CONCEPTS, make_run, vector
 
-SIZE = {"width": 1400, "height": 900}
-
 
 def wait_for(page: Any, expression: str, seconds: float = 60.0) -> Any:
     """Return the value of an expression as soon as it is true; the page's policy forbids playwright's own waiting."""
@@ -56,7 +54,7 @@ def time_clicks(page: Any, clicks: int, seed: int) -> tuple[list[float], list[fl
     return films, maps
 
 
-def time_action(page: Any, act: Callable[[int], None], is_done: str, repeats: int) -> list[float]:
+def time_action(page: Any, act: Callable[[int], object], is_done: str, repeats: int) -> list[float]:
     """Return the seconds from an action to the new list."""
     seconds = []
     for i in range(repeats):
@@ -79,7 +77,7 @@ def measure(folder: Path, n_clips: int, clicks: int) -> list[dict[str, Any]]:
     with ServeProcess(f"--run={made.folder}", "--port=0") as server, sync_playwright() as playwright:
         ready = time.perf_counter() - start
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport=SIZE)
+        page = browser.new_page(viewport={"width": 1400, "height": 900})
         start = time.perf_counter()
         page.goto(server.address)
         wait_for(page, "document.body.dataset.drawn && document.body.dataset.list")
