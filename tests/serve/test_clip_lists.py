@@ -75,6 +75,8 @@ def test_maps_have_lists_of_their_own(made):
     page = clip_page(table, ClipChoice(TARGETS[0], measure="score"), ClipFilter())
     assert [clip["value"] for clip in page["clips"]] == list(range(59, 59 - PAGE_CLIPS, -1))
     assert len(similar_clips(table, ClipChoice(TARGETS[0]), made.clips[0], 0)["clips"]) == 12
+    with pytest.raises(ValueError, match="which answers are right"):
+        clip_page(table, ClipChoice(TARGETS[0]), ClipFilter(answers="wrong"))
 
 
 def test_the_page_opens_with_the_strongest_test_and_its_top_clip(made, workspace):

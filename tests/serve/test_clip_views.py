@@ -215,6 +215,8 @@ def test_clips_that_slide_over_a_video_are_read_where_they_start(tmp_path, netwo
     assert code == 0, err
     workspace = open_workspace([tmp_path / "run"])
     run = workspace.run("run")
+    (facts,) = workspace.describe()["runs"][0]["tasks"].values()
+    assert facts["notice"] == "" and not facts["knowsAnswers"]
     with np.load(next((tmp_path / "run" / "maps").glob("*.npz"))) as stored:
         starts = stored["frames"][:, 0].tolist()
     assert len(starts) == 5 and starts[:3] == [0, 8, 16]
@@ -290,3 +292,22 @@ def test_the_cache_keeps_what_was_used_last_within_its_bytes():
     with pytest.raises(ZeroDivisionError):
         cache.get_or_compute("e", lambda: b"" * (1 // 0))
     assert cache.get_or_compute("e", lambda: b"1") == b"1"
+
+
+def test_results_of_random_weights_are_marked_and_computed_with_the_same_weights(tmp_path):
+    flags = ["--model=video_swin_tiny", "--random_weights", "--seed=3", "--videos=worlds:small:2:5", "--targets=label"]
+    more = ["--methods=saliency", "--animations=none", "--num_workers=0", f"--run={tmp_path / 'run'}"]
+    code, _, err = run_cli("attribute", *flags, *more)
+    assert code == 0, err
+    workspace = open_workspace([tmp_path / "run"])
+    (facts,) = workspace.describe()["runs"][0]["tasks"].values()
+    assert "weights are random" in facts["notice"]
+    run = workspace.run("run")
+    network = workspace.shelf.network(run.network("attribute"))  # raises for other weights than those of the run
+    view = ClipView(workspace, run, "attribute", "small_5_000001", 0)
+    stored = view.find_map("label", "saliency@video")
+    expected = vtcav.attribute(network, view.read().frames[None], "label", "saliency")
+    assert stored is not None and np.allclose(stored.map, expected.map[0], rtol=1e-3, atol=1e-6)
+    recipes = view.reproduction("label", "", "", "label", "saliency@video", 0.0)
+    assert "--random_weights" in recipes["command"] and "random_network('video_swin_tiny', seed=3)" in recipes["python"]
+    workspace.session.close()

@@ -55,6 +55,8 @@ def test_clicks_choose_class_concept_stage_and_clip(tab, made):
     tab.until("document.querySelector('#list-title').textContent.includes('class score')")
     tab.until_drawn("small_5_000059", "map")
     assert not page.is_visible("#vector") and not page.is_visible("#steering")
+    page.click("#more-filters summary")
+    assert page.is_visible("#text") and not page.is_visible("#answers") and not page.is_visible("#notice")
 
 
 def test_lists_are_sorted_filtered_and_paged(tab, made):

@@ -40,6 +40,8 @@ def clip_page(table: ClipTable, choice: ClipChoice, clip_filter: ClipFilter) -> 
         mask &= values.values <= clip_filter.maximum
     if clip_filter.answers != "all":
         wrong = table.wrong_clips(choice.target)
+        if wrong is None:
+            raise ValueError("these results do not say which answers are right; list all clips")
         is_wrong = np.array([name in wrong for name in values.names], bool)[values.clips]
         mask &= is_wrong if clip_filter.answers == "wrong" else ~is_wrong
     if clip_filter.text:

@@ -77,8 +77,8 @@ class ClipTable(Protocol):
         """Return for each clip the numbers that similar clips have in common, and what they are."""
         ...
 
-    def wrong_clips(self, target: str) -> set[str]:
-        """Return the clips for which the network does not predict the target."""
+    def wrong_clips(self, target: str) -> set[str] | None:
+        """Return the clips of the class that the network takes for another; None where the run does not know."""
         ...
 
 
@@ -195,10 +195,8 @@ class _SummaryTable:
         labels = [MEASURE_LABELS[name] for name in self.measures]
         return self._about(rows, np.zeros(len(rows)), ""), profile, ", ".join(labels)
 
-    def wrong_clips(self, target: str) -> set[str]:
-        answers, names = self._table.texts["answer"], self._table.texts["clip"]
-        rows = self._table.rows_where(target=target)
-        return {names.values[names.codes[row]] for row in rows if answers.values[answers.codes[row]] != target}
+    def wrong_clips(self, target: str) -> None:
+        return None
 
     def _about(self, rows: np.ndarray, values: np.ndarray, label: str) -> ClipValues:
         parts = self._table.numbers["clip_index"][rows].astype(np.int32)

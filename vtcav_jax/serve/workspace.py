@@ -8,6 +8,7 @@ from typing import Any
 
 from vtcav_jax.concepts.concept_table import CONCEPTS_CSV
 from vtcav_jax.names import unknown_name_message
+from vtcav_jax.report.random_weights_notice import RANDOM_WEIGHTS_NOTICE
 from vtcav_jax.runs.directory import RUN_RECORD_FILE
 from vtcav_jax.serve.byte_cache import ByteCache
 from vtcav_jax.serve.clip_lists import ClipFilter, clip_page
@@ -96,6 +97,8 @@ class Workspace:
             "source": run.source(task),
             "clips": len(table.names),
             "targets": table.targets[:MAX_CHOICES],
+            "notice": RANDOM_WEIGHTS_NOTICE if run.network(task).random_weights else "",
+            "knowsAnswers": table.wrong_clips("") is not None,
             "measures": [{"name": name, "label": MEASURE_LABELS[name]} for name in table.measures],
         }
         if task == "tcav":

@@ -21,11 +21,11 @@ function setGone(reason) {
 
 export function showConnection() {
   const n = unsaved();
-  const kept = n ? ` ${n} unsaved ${n === 1 ? 'verdict is' : 'verdicts are'} kept and sent when it is back.` : '';
+  const kept = n ? `${n} unsaved ${n === 1 ? 'verdict is' : 'verdicts are'} kept and sent when it is back.` : '';
   by('gone').hidden = !gone;
   by('gone').textContent = {
-    silent: `The server is gone; restart it with: ${restart}${kept}`,
-    token: `The server was restarted; open the address that it printed in this browser.${kept}`,
+    silent: `The server is gone; restart it with: ${restart}\n${kept}`,
+    token: `The server was restarted; open the address that it printed in this browser.\n${kept}`,
   }[gone] ?? '';
 }
 

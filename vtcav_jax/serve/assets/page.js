@@ -26,6 +26,7 @@ function repair() {
   state.stage = stages.includes(state.stage) ? state.stage : stages[0] ?? '';
   state.vector = vectors.includes(state.vector) ? state.vector : vectors[0] ?? '';
   if (!measures.some(m => m.name === state.measure)) state.measure = measures[0].name;
+  if (!task().knowsAnswers) state.answers = 'all';
 }
 
 function showMenus() {
@@ -48,6 +49,8 @@ function showMenus() {
   by('run').parentNode.hidden = workspace.runs.length < 2;
   by('task').parentNode.hidden = Object.keys(run().tasks).length < 2;
   fillMeasures(measures);
+  by('notice').textContent = task().notice;
+  by('answers-label').hidden = !task().knowsAnswers;
   describeRun(run());
   document.title = [state.view === 'concepts' ? 'concepts' : state.clip, state.run].filter(Boolean).join(' – ') || 'vtcav';
 }

@@ -106,7 +106,7 @@ function showCurves() {
   const about = curves.map;
   if (about) {
     const scale = about.signed ? 'red: for it, blue: against it' : 'yellow: much, transparent: none';
-    by('map-facts').textContent = `Map of ${nameOfMap(about.target, about.map)}: score ${format(about.score)}, ` +
+    by('map-facts').textContent = `Map of ${nameOfMap(about.target, about.map)}${about.answer === about.target ? '' : ', here ' + about.answer}: score ${format(about.score)}, ` +
       `${about.grid.join(' × ')} cells (time, height, width); ${scale}; one scale for the whole clip.`;
   } else if (!curves.missing) by('map-facts').textContent = '';
   by('legend').replaceChildren(...curves.curves.map(curve => {

@@ -113,7 +113,7 @@ function showAll() {
 
 function showReviewState() {
   const n = outbox().filter(entry => entry.path === pathOf[state.folder]).length;
-  by('review-state').textContent = n ? `${n} changes are not saved yet` : `saved to ${folderPath}/review.csv`;
+  by('review-state').textContent = n ? n === 1 ? '1 change is not saved yet' : `${n} changes are not saved yet` : `saved to ${folderPath}/review.csv`;
   document.body.dataset.unsent = sendable().length;
 }
 
