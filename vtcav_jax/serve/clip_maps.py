@@ -18,6 +18,7 @@ from vtcav_jax.report.animation.overlay import (
     interpolate_frames,
 )
 from vtcav_jax.report.colormaps import apply_colormap
+from vtcav_jax.serve.columns import explain_damage
 from vtcav_jax.serve.films import FilmPicture, encode_webp, tile_frames
 
 MAX_OVERLAY_SIDE = 112  # cells; finer maps are averaged
@@ -68,7 +69,7 @@ def load_clip_map(path: Path, target: str, method: str, stage: str, part: int) -
 
 def first_frame(path: Path, part: int) -> int:
     """Return the number of the first frame of a clip in its video."""
-    with np.load(path, allow_pickle=False) as arrays:
+    with explain_damage(path), path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return int(arrays["frames"][part][0])
 
 

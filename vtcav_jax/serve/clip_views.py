@@ -13,6 +13,7 @@ from vtcav_jax.data.source import is_unchanged
 from vtcav_jax.runs.tcav_rows import SCORES_CSV
 from vtcav_jax.serve import clip_maps
 from vtcav_jax.serve.clip_maps import ClipMap
+from vtcav_jax.serve.columns import explain_damage
 from vtcav_jax.serve.films import (
     MAX_FILM_FRAMES,
     MAX_FILM_SIDE,
@@ -105,8 +106,9 @@ class ClipView:
         for run in self._map_runs():
             table = run.maps
             if table and map_name in table.maps and target in table.targets and (path := self._map_path(run)):
-                self._require_unchanged(path)
-                clip_map = clip_maps.load_clip_map(path, target, method, stage, self.part)
+                with explain_damage(path):
+                    self._require_unchanged(path)
+                    clip_map = clip_maps.load_clip_map(path, target, method, stage, self.part)
                 if clip_map is not None:
                     workspace.session.maps.put(key, clip_map)
                     return clip_map

@@ -2,7 +2,10 @@
 
 import csv
 import sys
-from collections.abc import Sequence
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +44,15 @@ class ColumnTable:
         return np.flatnonzero(mask).astype(np.int32)
 
 
+@contextmanager
+def explain_damage(path: Path) -> Iterator[None]:
+    """Replace the errors of reading a damaged archive or record by a ValueError that names the file."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, KeyError, TypeError, AttributeError, EOFError, OverflowError) as error:
+        raise ValueError(f"{path} is damaged ({error}); repeat the run") from error
+
+
 def read_columns(path: Path, texts: Sequence[str], numbers: Sequence[str]) -> ColumnTable:
     """Read columns of a table; a table that does not exist has no rows."""
     codes: dict[str, list[int]] = {name: [] for name in texts}
@@ -60,7 +72,7 @@ def read_columns(path: Path, texts: Sequence[str], numbers: Sequence[str]) -> Co
                         codes[name].append(known[name].setdefault(text, len(known[name])))
                     for name in numbers:
                         values[name].append(float(line[places[name]]))
-            except (ValueError, IndexError) as error:
+            except (ValueError, IndexError, csv.Error) as error:
                 raise ValueError(f"{path} is damaged: line {lines.line_num}: {error}") from error
     return ColumnTable(
         {

@@ -12,12 +12,13 @@ import numpy as np
 
 from vtcav_jax.concepts.concept_table import CONCEPTS_CSV
 from vtcav_jax.report.effect_sizes import effect_size, effect_unit, format_effect, format_p
-from vtcav_jax.report.run_reader import RunFolder, TaskRecord, open_run_folder
+from vtcav_jax.report.run_reader import TaskRecord, open_run_folder
 from vtcav_jax.runs.attribution_rows import MAPS_CSV, MOTION_CSV
 from vtcav_jax.runs.directory import RUN_RECORD_FILE
 from vtcav_jax.runs.tables import read_rows
 from vtcav_jax.runs.tcav_rows import DERIVATIVES_CSV, PREDICTIONS_CSV, SCORES_CSV, ScoreRow, SteeringRow
 from vtcav_jax.serve.clip_tables import ClipTable, EffectTable, MapTable, MotionTable
+from vtcav_jax.serve.columns import explain_damage
 from vtcav_jax.serve.films import ClipSampling
 from vtcav_jax.serve.run_network import NetworkReference, network_reference
 from vtcav_jax.tcav.experiment.report_data import DERIVATIVE_PROFILES_NPZ
@@ -74,6 +75,16 @@ class ServedRun:
     def record(self, task: str) -> TaskRecord | None:
         return next((record for record in self.records if record.task == task), None)
 
+    def record_path(self, task: str) -> Path:
+        own = self.folder / f"run_{task}.json"
+        return own if own.is_file() else self.folder / RUN_RECORD_FILE
+
+    def check_record(self, task: str) -> None:
+        """Read all that is used of the record; raises an error of any type if it is not what a run writes."""
+        self.network(task)
+        self.sampling(task)
+        _ = self.concept_folder
+
     def network(self, task: str) -> NetworkReference:
         return network_reference(self._record(task))
 
@@ -86,7 +97,7 @@ class ServedRun:
         config, text = self._record(task).config, self._record(task).flags_text
         return ClipSampling(
             int(config.get("clips_per_video") or 1),
-            config.get("interval_seconds"),
+            None if (seconds := config.get("interval_seconds")) is None else float(seconds),
             bool(config.get("slide_over_video")) or "--slide_over_video" in text.split(),
         )
 
@@ -188,7 +199,7 @@ class ServedRun:
         def read() -> tuple[dict[str, int], dict[str, int], np.ndarray] | None:
             if not path.is_file():
                 return None
-            with np.load(path, allow_pickle=False) as stored:
+            with explain_damage(path), path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 if any(key not in stored.files for key in keys):
                     return None
                 vectors, profiles, clips = (stored[key] for key in keys)
@@ -213,8 +224,11 @@ def vector_name(row: ScoreRow) -> str:
 
 
 def open_served_run(folder: Path, name: str) -> ServedRun:
-    run: RunFolder = open_run_folder(folder)
-    return ServedRun(name, folder, run.records)
+    run = ServedRun(name, folder, open_run_folder(folder).records)
+    for task in run.tasks:  # a record may come from elsewhere
+        with explain_damage(run.record_path(task)):
+            run.check_record(task)
+    return run
 
 
 def is_concept_folder(folder: Path) -> bool:
