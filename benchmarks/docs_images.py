@@ -1,9 +1,10 @@
 """Write the pictures of README and docs into docs/images: `python -m benchmarks.docs_images`.
 
-The figures of Video-TCAV come from a run of `vtcav quickstart` (about a minute), the maps from the shipped network, and
-the chart of speed from benchmarks/results.
+The figures of Video-TCAV and the picture of the interactive page (with playwright and Chromium) come from a run of
+`vtcav quickstart`, the maps from the shipped network, and the chart of speed from benchmarks/results.
 """
 
+import io
 import json
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 
 import vtcav_jax as vtcav
 from benchmarks.write_tables import RESULTS, ROOT
+from tests.serve.serve_process import ServeProcess
 
 IMAGES = ROOT / "docs" / "images"
 QUICKSTART_FIGURES = {
@@ -40,6 +42,33 @@ def write_tcav_figures() -> None:
         figures = Path(folder) / "quickstart" / "tcav" / "report" / "figures"
         for source, name in QUICKSTART_FIGURES.items():
             shutil.copy(figures / source, IMAGES / name)
+        run = Path(folder) / "quickstart" / "tcav"
+        maps = ["--videos=worlds:small:160:5", "--targets=direction:left,shape:ring", "--methods=attn_lrp,gradcam"]
+        command = ["attribute", "--model=worlds_swin", *maps, "--animations=none", f"--run={run}"]
+        subprocess.run([sys.executable, "-m", "vtcav_jax", *command], check=True)
+        write_serve_screenshot(run)
+
+
+def write_serve_screenshot(run: Path) -> None:
+    """Write a picture of the interactive page of a run, with maps and after a step along the concept."""
+    from PIL import Image
+    from playwright.sync_api import sync_playwright
+
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with ServeProcess(f"--run={run}", "--port=0") as server, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1400, "height": 980})
+        page.goto(server.address)
+        page.wait_for_selector("body[data-map-ms], body[data-curves]")
+        page.fill("#step", "-2")
+        page.click("#steer-all")
+        page.fill("#frame", "3")
+        page.wait_for_selector("#answers-bars .number:has-text('→')")
+        page.wait_for_selector("#steering:not([aria-busy])")
+        page.wait_for_timeout(1000)
+        picture = Image.open(io.BytesIO(page.screenshot()))
+        browser.close()
+    picture.convert("RGB").save(IMAGES / "serve.webp", quality=80, method=6)
 
 
 def speed_ratios() -> list[tuple[str, float]]:

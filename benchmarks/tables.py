@@ -255,6 +255,17 @@ def scaling_table(rows: list[dict]) -> str:
     return markdown(head, body)
 
 
+def serve_table(rows: list[dict]) -> str:
+    """Return how long the interactive page takes."""
+    head = ("from ... to", "clips of the run", "time", "repeats", "memory of the server")
+    body = []
+    for row in rows:
+        spread = f" ({row['p10_s']:.3f} to {row['p90_s']:.3f})" if "p10_s" in row else ""
+        memory = f"{row['memory_mib']} MiB" if "memory_mib" in row else ""
+        body.append([row["what"], f"{row['clips']:,}", f"{row['median_s']:.3f} s{spread}", row["repeats"], memory])
+    return markdown(head, body)
+
+
 def faults_table(rows: list[dict]) -> str:
     """Return the faults that each part of the fault suite found, by task or kind of input."""
     head = ("test", "task or input", "cases", "crashes", "hangs", "refusals", "files with other bytes", "repeated work")

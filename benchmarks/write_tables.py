@@ -23,6 +23,7 @@ PAGES_WITH_TABLES = (
     ROOT / "docs" / "which-method.md",
     ROOT / "docs" / "guides" / "motion.md",
     ROOT / "docs" / "guides" / "channels-and-concepts.md",
+    ROOT / "docs" / "guides" / "serve.md",
 )
 
 NOT_MEASURED = "Not measured yet."
@@ -51,6 +52,7 @@ TABLE_WRITERS: dict[str, Callable[[list[dict]], str]] = {
     "faults": tables.faults_table,
     "memory": tables.memory_table,
     "scaling": tables.scaling_table,
+    "serve": tables.serve_table,
     "motion_selectivity": evaluation_tables.motion_selectivity_table,
     "seed_variation": evaluation_tables.seed_variation_table,
     "statistics": statistics_table.statistics_table,

@@ -14,14 +14,18 @@ LAYERS = (  # from the bottom; modules of the package itself (tap, settings, ...
     {"ahead_of_time", "tcav", "attribution", "pyramid", "concepts", "training", "discovery", "accuracy"},
     {"evaluation"},
     {"report"},
+    {"serve"},
     {"cli", "__main__"},
 )
 MAX_FILES = 18  # per folder
 OPTIONAL = (  # imported by the functions that need them
     *("av", "orbax", "safetensors", "scipy", "matplotlib", "PIL", "cv2", "tensorflow", "tensorflow_datasets"),
-    *("torch", "torchax", "transformers", "ultralytics", "fsspec", "aiohttp", "ray"),
+    *("torch", "torchax", "transformers", "ultralytics", "fsspec", "aiohttp", "ray", "starlette", "uvicorn"),
 )
-NEEDS_TORCH = "vtcav_jax.adapters.torch_environment"
+NEEDS_EXTRA = (  # modules that others import in functions
+    "vtcav_jax.adapters.torch_environment",
+    *("vtcav_jax.serve.access", "vtcav_jax.serve.routes", "vtcav_jax.serve.server"),
+)
 
 
 def module_files() -> dict[str, Path]:
@@ -110,7 +114,7 @@ def test_every_folder_is_a_package():
 
 
 def test_all_modules_can_be_imported_without_optional_packages():
-    modules = [name for name in module_files() if name not in (NEEDS_TORCH, "vtcav_jax.__main__")]
+    modules = [name for name in module_files() if name not in (*NEEDS_EXTRA, "vtcav_jax.__main__")]
     code = f"""
 import importlib, sys
 sys.modules |= dict.fromkeys({OPTIONAL})  # None: importing raises ModuleNotFoundError

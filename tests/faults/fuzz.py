@@ -5,6 +5,7 @@ import random
 import shutil
 import traceback
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -219,7 +220,7 @@ def damaged_json(draw: random.Random, data: bytes) -> bytes:
             key = draw.choice(list(parent)) if isinstance(parent, dict) else draw.randrange(len(parent))
             child = parent[key]
             if draw.random() < 0.4 or not isinstance(child, dict | list) or not child:
-                parent[key] = draw.choice(LEAVES)
+                parent[key] = deepcopy(draw.choice(LEAVES))  # so that it is not part of itself later
                 if draw.random() < 0.2:
                     del parent[key]
                 break

@@ -162,11 +162,18 @@ TASKS = {
         *("report", "report_runs", "ReportArguments"),
         "the run; the same command writes its page again",
     ),
+    "serve": TaskSpec(
+        "Open runs in the browser: one timeline for film, map and curves, clips sorted by a concept's effect, steering,"
+        " further maps, and the review of concepts; prints its address.",
+        "--run=NAME",
+        *("report", "serve", "ServeArguments"),
+        "every verdict; the same command shows the same page",
+    ),
 }
 
 TASK_GROUPS = {
     "Start here": ("quickstart",),
-    "Explain a network": ("tcav", "experiment", "score_concepts", "attribute", "motion", "pyramid", "report"),
+    "Explain a network": ("tcav", "experiment", "score_concepts", "attribute", "motion", "pyramid", "report", "serve"),
     "Prepare concepts and videos": ("mine_concepts", "discover", "review_concepts", "preprocess", "render_world"),
     "Networks": ("inspect", "predict", "evaluate", "train"),
     "Evaluate explanation methods": ("evaluate_methods",),

@@ -123,7 +123,7 @@ def read_concepts(folder: str | Path, targets: Mapping[str, str] | None = None) 
     elif (folder / MINING_JSON).exists():
         raise ValueError(f"mining into {folder} is not finished; repeat the command to continue it")
     else:
-        clips, notes = _read_folder(folder)
+        clips, notes = read_hand_made_folder(folder)
     clips, source_notes = _add_sources(folder, clips)
     notes += source_notes
     verdicts, stale = read_verdicts(folder, {clip.file: clip.sha256 for clip in clips})
@@ -157,7 +157,7 @@ def apply_review(clips: Iterable[ConceptClip], verdicts: Mapping[str, str]) -> l
     return [replace(clip, review="reject") if clip.control_of in rejected else clip for clip in clips]
 
 
-def _read_folder(folder: Path) -> tuple[list[ConceptClip], tuple[str, ...]]:
+def read_hand_made_folder(folder: Path) -> tuple[list[ConceptClip], tuple[str, ...]]:
     """Read a folder without a table; `CONCEPT/*` are dynamic clips, controls are matched to them by file name."""
     clips, unexpected = [], []
     for path in sorted(folder.rglob("*")):

@@ -112,7 +112,7 @@ def read_table(folder: Path) -> list[ConceptClip]:
             faults.append(f"line {line}: {row['file']} has changed since it was mined")
         else:
             try:
-                clips.append(_parse_clip(row, path, file_sha256))
+                clips.append(parse_clip(row, path, file_sha256))
             except ValueError as error:
                 faults.append(f"line {line}: {error}")
     if faults:
@@ -144,7 +144,7 @@ def _texts(row: dict[str, str]) -> dict[str, str]:
     return {name: unescape_formula(cell) if isinstance(cell, str) else cell for name, cell in row.items()}
 
 
-def _parse_clip(row: dict[str, str], path: Path, file_sha256: str) -> ConceptClip:
+def parse_clip(row: dict[str, str], path: Path, file_sha256: str) -> ConceptClip:
     names = ("source", "source_sha256", "label", "detector", "detector_sha256", "recording")
     origin = {name: row.get(name, "") for name in names}
     review = row.get("review", "")

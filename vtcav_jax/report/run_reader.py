@@ -72,7 +72,7 @@ class TaskRecord:
 
     @property
     def task(self) -> str:
-        return self.config.get("task", "tcav")
+        return str(self.config.get("task", "tcav"))
 
     @property
     def flags_text(self) -> str:

@@ -69,7 +69,7 @@ def read_rows(path: Path, row_type: type[T]) -> tuple[T, ...]:
             return tuple(
                 row_type(**{field.name: _convert(line[field.name], field.type) for field in present}) for line in reader
             )
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError, csv.Error) as error:  # the third for a missing cell
             raise ValueError(f"{path} is damaged: line {reader.line_num}: {error}") from error
 
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,8 +65,13 @@ def export_vectors(
     return path
 
 
-def load_vectors(folder: Path) -> VectorBundle:
-    """Load the vectors that a run exported."""
+def list_vectors(folder: Path) -> list[str]:
+    """Return the names of the vectors that a run exported, without reading them; empty if it exported none."""
+    return list(load_vectors(folder, ()).norm) if (folder / VECTORS_FILE).is_file() else []
+
+
+def load_vectors(folder: Path, names: Collection[str] | None = None) -> VectorBundle:
+    """Load the vectors that a run exported, or only those with these names."""
     from safetensors import SafetensorError, safe_open
 
     path = folder / VECTORS_FILE
@@ -75,7 +80,7 @@ def load_vectors(folder: Path) -> VectorBundle:
     try:
         with safe_open(path, "numpy") as file:
             metadata = json.loads(file.metadata()["about"])
-            names = file.keys()
+            names = file.keys() if names is None else names
             return VectorBundle({name: file.get_tensor(name) for name in names}, **metadata)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}); repeat the tcav run") from error

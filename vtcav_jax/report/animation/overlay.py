@@ -105,7 +105,7 @@ def overlay_maps(video: OverlayFrames, panels: Sequence[Panel], caption: str) ->
         bar_colours = (table[-20], table[20]) if panel.signed else (table[LEVELS // 2],) * 2
         _draw_profile(
             cell[:, TITLE_HEIGHT + h :],
-            _interpolate_frames(panel.profile, panel.positions, frames, nearest=True),
+            interpolate_frames(panel.profile, panel.positions, frames, nearest=True),
             bar_colours,
             panel.drawn_scale[1:],
         )
@@ -116,7 +116,7 @@ def blend_map(grey: Float[np.ndarray, "frames h w 1"], panel: Panel) -> OverlayF
     """Blend a map over grey frames, with an opacity that grows with its absolute value."""
     scale_limit = panel.scale_limit
     out = np.empty((*grey.shape[:3], 3), np.uint8)
-    for i, values in enumerate(_interpolate_frames(panel.map, panel.positions, len(grey))):  # each alone, for memory
+    for i, values in enumerate(interpolate_frames(panel.map, panel.positions, len(grey))):  # each alone, for memory
         enlarged = _enlarge(values, grey.shape[1:3])
         opacity = np.sqrt(np.clip(np.abs(enlarged) / (scale_limit or 1), 0, 1))[..., None] * MAX_MAP_OPACITY
         colours = apply_colormap(enlarged, scale_limit, signed=panel.signed)
@@ -158,7 +158,7 @@ def _draw_profile(
     cell[:, zero : zero + 1] = SOFT_COLOUR
 
 
-def _interpolate_frames(
+def interpolate_frames(
     values: Float[np.ndarray, " n *c"], positions: Float[np.ndarray, " n"], frames: int, *, nearest: bool = False
 ) -> Float[np.ndarray, " m *c"]:
     """Interpolate time steps to frames, linearly or by the nearest step; constant beyond the ends."""
@@ -175,5 +175,5 @@ def _enlarge(values: Float[np.ndarray, "h w"], shape: tuple[int, int]) -> Float[
     for size in shape:
         n = len(values)
         nearest = n > MAX_INTERPOLATED_CELLS and size % n == 0
-        values = _interpolate_frames(values, (np.arange(n) + 0.5) * size / n - 0.5, size, nearest=nearest).T
+        values = interpolate_frames(values, (np.arange(n) + 0.5) * size / n - 0.5, size, nearest=nearest).T
     return values

@@ -1,0 +1,1 @@
+"""Interactive page of runs: a server on this machine, and the page that it sends."""
