@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from vtcav_jax.cli.arguments import run_folder
 from vtcav_jax.cli.tasks import CommandContext
@@ -20,8 +21,20 @@ class ReportArguments:
         convert=lambda names: tuple(map(run_folder, names)),
     )
     out: Path | None = setting(None, "folder of the page that compares several runs [default: in the last run folder]")
+    figure: Literal["strip"] | None = setting(
+        None,
+        "also write a figure for a paper to the folder figures of the run: strip, frames of a clip with its maps (of a"
+        " run of attribute), as SVG, PDF and PNG with caption and BibTeX",
+    )
+    clip: str = setting("", "with --figure: name of the clip  [default: that with the highest score]")
+    target: str = setting("", "with --figure: target of the maps  [default: the first one]")
+    frames: int = setting(6, "with --figure=strip: number of frames", minimum=1, maximum=64)
 
     def __post_init__(self):
+        if self.figure is None and (self.clip or self.target):
+            raise SettingError(("figure", "--clip and --target select what a figure shows; add --figure=strip"))
+        if self.figure is not None and len(self.run) > 1:
+            raise SettingError(("figure", f"a figure is of one run, got {len(self.run)}; name one in --run"))
         if len(self.run) == 1 and self.out is not None:
             raise SettingError(
                 ("out", "the page of a single run is always written to its run folder; --out applies to several runs")
@@ -34,6 +47,11 @@ def report_runs(args: ReportArguments, context: CommandContext) -> None:
     with concerning("run"):
         if (written := args.out or args.run[-1]) == args.out or written.is_dir():
             lock_folder(written)
+        if args.figure == "strip":
+            from vtcav_jax.cli.strip_figure import write_strips  # imports the attribution methods
+
+            for path in write_strips(args.run[0], args.clip, args.target, args.frames):
+                emit(f"Figure: {path}")
         write_page(args.run, args.out)
 
 

@@ -32,6 +32,7 @@ def draw_strip(
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, Normalize
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     numbers = np.unique(np.linspace(0, len(frames) - 1, min(n_frames, len(frames))).round().astype(int))
     enlargement = max(1, -(-ENLARGED_SIDE // frames.shape[2]))
@@ -40,8 +41,8 @@ def draw_strip(
     rows = [frames[numbers], *(blend_map(grey, panel)[numbers] for panel in panels)]
     widths = [LABEL_INCHES, *[FRAME_INCHES] * len(numbers), SCALE_INCHES]
     aspect = frames.shape[1] / frames.shape[2]
-    figure = Figure((sum(widths), 0.25 + FRAME_INCHES * aspect * len(rows)), dpi=DPI, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0)  # pyright: ignore[reportOptionalMemberAccess]
+    figure = Figure((sum(widths), 0.25 + FRAME_INCHES * aspect * len(rows)), dpi=DPI)
+    figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0))
     axes = figure.subplots(len(rows), len(widths), squeeze=False, width_ratios=widths)
     for i, row in enumerate(rows):
         title = "clip" if i == 0 else panels[i - 1].title.replace(" @", "\nat ")
