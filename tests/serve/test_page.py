@@ -213,6 +213,7 @@ def test_another_map_is_requested(tab, made):
     tab.until_drawn(clip, "layercam@convs.1")
     assert "done: layercam@convs.1" in page.inner_text("#request-state")
     assert tab.query()["map"] == "layercam@convs.1"
+    assert page.input_value("#map") == f"{STRONGEST[0]}|layercam@convs.1"
     page.select_option("#request-method", "rollout")
     page.click("#request")
     tab.until("document.querySelector('#request-state').textContent.includes('rollout')")

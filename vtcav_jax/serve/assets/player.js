@@ -240,6 +240,7 @@ export function startPlayer() {
   watch(['run', 'task', 'clip', 'part', 'target', 'stage', 'vector'], updateFacts);
   watch(['run', 'task', 'clip', 'part', 'target', 'stage', 'vector', 'map', 'mapTarget', 'show'], updateMap);
   watch(['frame', 'show'], draw);
+  watch(['map', 'mapTarget'], () => { if (facts && state.map) showMapMenu(); });
   by('play').addEventListener('click', togglePlay);
   by('frame').addEventListener('input', () => { pause(); moveTo(Number(by('frame').value)); });
   by('frame').addEventListener('change', saveAddressNow);
