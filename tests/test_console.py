@@ -123,3 +123,41 @@ def test_on_tick_can_stop_the_work(verbosity):
     finally:
         console.on_tick.reset(before)
     assert next(units) == 3
+
+
+class _Cell:
+    """A notebook cell: `display` returns a handle whose updates replace its content."""
+
+    def __init__(self):
+        self.outputs = []
+
+    def display(self, content, *, raw, display_id):
+        assert raw and display_id
+        self.outputs.append([content["text/plain"]])
+        return self
+
+    def update(self, content, *, raw):
+        assert raw
+        self.outputs[-1].append(content["text/plain"])
+
+
+def test_progress_in_a_notebook_is_one_output_that_is_updated(clock, monkeypatch):
+    cell, errors = _Cell(), Stream(terminal=False)
+    monkeypatch.setattr(console, "notebook_output", lambda: console._NotebookOutput(cell.display))
+    monkeypatch.setattr("sys.stderr", errors)
+    assert list(console.progress([[1, 2], [3], [4, 5]], 5, "clips")) == [[1, 2], [3], [4, 5]]
+    (updates,) = cell.outputs
+    assert updates[-1].startswith("clips: 5/5") and len(updates) > 1 and errors.getvalue() == ""
+
+
+def test_a_notebook_is_a_kernel_of_ipython(monkeypatch):
+    from types import ModuleType, SimpleNamespace
+
+    assert console.notebook_output() is None
+    ipython, display = ModuleType("IPython"), ModuleType("IPython.display")
+    display.display = lambda *args, **kwargs: None  # type: ignore (a stand-in)
+    monkeypatch.setitem(__import__("sys").modules, "IPython", ipython)
+    monkeypatch.setitem(__import__("sys").modules, "IPython.display", display)
+    for shell, is_notebook in ((None, False), (SimpleNamespace(), False), (SimpleNamespace(kernel=object()), True)):
+        ipython.get_ipython = lambda shell=shell: shell  # type: ignore (a stand-in)
+        assert (console.notebook_output() is not None) == is_notebook
