@@ -2,7 +2,9 @@
 
 import io
 import json
+import sys
 import time
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import tqdm.std
@@ -143,7 +145,7 @@ class _Cell:
 
 def test_progress_in_a_notebook_is_one_output_that_is_updated(clock, monkeypatch):
     cell, errors = _Cell(), Stream(terminal=False)
-    monkeypatch.setattr(console, "notebook_output", lambda: console._NotebookOutput(cell.display))
+    monkeypatch.setattr(console, "notebook_output", lambda: console.NotebookOutput(cell.display, 1))
     monkeypatch.setattr("sys.stderr", errors)
     assert list(console.progress([[1, 2], [3], [4, 5]], 5, "clips")) == [[1, 2], [3], [4, 5]]
     (updates,) = cell.outputs
@@ -151,13 +153,17 @@ def test_progress_in_a_notebook_is_one_output_that_is_updated(clock, monkeypatch
 
 
 def test_a_notebook_is_a_kernel_of_ipython(monkeypatch):
-    from types import ModuleType, SimpleNamespace
-
     assert console.notebook_output() is None
     ipython, display = ModuleType("IPython"), ModuleType("IPython.display")
     display.display = lambda *args, **kwargs: None  # type: ignore (a stand-in)
-    monkeypatch.setitem(__import__("sys").modules, "IPython", ipython)
-    monkeypatch.setitem(__import__("sys").modules, "IPython.display", display)
-    for shell, is_notebook in ((None, False), (SimpleNamespace(), False), (SimpleNamespace(kernel=object()), True)):
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    for shell in (None, SimpleNamespace()):
         ipython.get_ipython = lambda shell=shell: shell  # type: ignore (a stand-in)
-        assert (console.notebook_output() is not None) == is_notebook
+        assert console.notebook_output() is None
+    shell = SimpleNamespace(kernel=object(), execution_count=1)
+    ipython.get_ipython = lambda: shell  # type: ignore (a stand-in)
+    first = console.notebook_output()
+    assert first is not None and console.notebook_output() is first  # one output per cell
+    shell.execution_count = 2
+    assert console.notebook_output() is not first

@@ -89,11 +89,11 @@ class _TerminalLine(tqdm):
         }
 
 
-class _NotebookOutput:
-    """File for `tqdm` that displays the last line written to it in one output of the cell."""
+class NotebookOutput:
+    """File for `tqdm` that displays the last line written to it in one output of the cell `number`."""
 
-    def __init__(self, display: Callable[..., Any]):
-        self.display = display
+    def __init__(self, display: Callable[..., Any], number: int):
+        self.display, self.number = display, number
         self.handle: Any = None
 
     def write(self, text: str) -> None:
@@ -110,15 +110,22 @@ class _NotebookOutput:
         pass  # each line is sent when it is written
 
 
-def notebook_output() -> _NotebookOutput | None:
-    """Return an output of the current notebook cell, or None outside of an IPython kernel."""
+_last_output: ContextVar[NotebookOutput | None] = ContextVar("last_output", default=None)
+
+
+def notebook_output() -> NotebookOutput | None:
+    """Return the output of the current notebook cell, which has at most one, or None outside of an IPython kernel."""
     ipython = sys.modules.get("IPython")  # imported by every kernel
     shell = ipython.get_ipython() if ipython is not None else None
     if getattr(shell, "kernel", None) is None:
         return None
-    from IPython.display import display
+    output = _last_output.get()
+    if output is None or output.number != shell.execution_count:
+        from IPython.display import display
 
-    return _NotebookOutput(display)
+        output = NotebookOutput(display, shell.execution_count)
+        _last_output.set(output)
+    return output
 
 
 def progress(

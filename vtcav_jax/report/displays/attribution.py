@@ -198,7 +198,7 @@ def plot_maps(result: Attribution) -> Any:
 
 def _step_panel(
     result: Attribution, values: Float[np.ndarray, "t h w"], clip: UInt8[np.ndarray, "frames h2 w2 3"]
-) -> tuple[Panel, Float[np.ndarray, "t h2 w2 1"]]:
+) -> tuple[Panel, Float[np.ndarray, "t height width 1"]]:
     """Return the map with one frame per time step, and the grey frame in the middle of each."""
     steps = len(values)
     middles = np.clip(((np.arange(steps) + 0.5) * len(clip) / steps).astype(int), 0, len(clip) - 1)
