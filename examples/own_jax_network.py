@@ -87,10 +87,10 @@ maps
 
 # %%
 relevance = np.abs(maps.map)
-for name in ("key", "dis"):
+for name, glyph in (("key", "key glyph"), ("dis", "distractor")):
     share = (relevance * test.masks[name][:4]).sum((1, 2, 3)) / relevance.sum((1, 2, 3))
     area = test.masks[name][:4].mean((1, 2, 3))
-    print(f"{name}: {share.mean():.0%} of the map on {area.mean():.0%} of the pixels")
+    print(f"{glyph}: {share.mean():.0%} of the map on {area.mean():.0%} of the pixels")
 
 # %% [markdown]
 # And does it need motion? The loss of score in shuffled, frozen and reversed clips:
@@ -101,7 +101,7 @@ motion
 
 # %% [markdown]
 # Read the intervals before the numbers: with 32 clips, single classes are uncertain. Four maps are an illustration; a
-# claim about the network needs many clips, as `vtcav attribute` and `vtcav evaluate` make them.
+# claim about the network needs many clips, as `vtcav attribute` makes them.
 #
 # ## On the command line
 #

@@ -117,7 +117,7 @@ def notebook_output() -> NotebookOutput | None:
     """Return the output of the current notebook cell, which has at most one, or None outside of an IPython kernel."""
     ipython = sys.modules.get("IPython")  # imported by every kernel
     shell = ipython.get_ipython() if ipython is not None else None
-    if getattr(shell, "kernel", None) is None:
+    if shell is None or getattr(shell, "kernel", None) is None:
         return None
     output = _last_output.get()
     if output is None or output.number != shell.execution_count:

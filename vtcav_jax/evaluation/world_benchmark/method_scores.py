@@ -29,7 +29,8 @@ class MethodScores(DisplayedResult):
     def __repr__(self) -> str:
         methods = {row.method for row in self.rows if not row.is_trivial and not row.is_reference}
         n_clips = max((row.n_clips for row in self.rows), default=0)
-        return f"MethodScores({len(methods)} methods on {', '.join(self.network_names)}, at most {n_clips} clips)"
+        noun = "method" if len(methods) == 1 else "methods"
+        return f"MethodScores({len(methods)} {noun} on {', '.join(self.network_names)}, at most {n_clips} clips)"
 
     @property
     def network_names(self) -> tuple[str, ...]:
