@@ -82,11 +82,20 @@ def motion_results(n=3, name="direction"):
 def experiment_results(n=3, name="left"):
     kinds = dict(negatives="random", comparison="absolute", score_fn="logit", verdict="supports", clip_type="dynamic")
     rows = [make_row(ScoreRow, i, target=name, concept=name, stage=f"layers.{i}", **kinds) for i in range(n)]
-    others = [
-        tuple(make_row(kind, i) for i in range(2)) for kind in (VectorRow, DerivativeRow, SteeringRow, ConfounderRow)
-    ]
-    calibration = (make_row(CalibrationRow),)
-    return ExperimentResults(Path("runs/none"), tuple(rows), *others, n, calibration, PassCounter(), {}, (), ())
+    return ExperimentResults(
+        Path("runs/none"),
+        tuple(rows),
+        (make_row(VectorRow, 0), make_row(VectorRow, 1)),
+        (make_row(DerivativeRow, 0), make_row(DerivativeRow, 1)),
+        (make_row(SteeringRow),),
+        (make_row(ConfounderRow),),
+        n,
+        (make_row(CalibrationRow),),
+        PassCounter(),
+        {},
+        (),
+        (),
+    )
 
 
 def pyramid(n=3, name="left"):

@@ -19,6 +19,7 @@ from vtcav_jax.report.animation.overlay import Panel, blend_map
 from vtcav_jax.report.animation.save import save_animation
 from vtcav_jax.report.colormaps import DIVERGING, SEQUENTIAL
 from vtcav_jax.report.displays.result_view import ResultTable, ResultView
+from vtcav_jax.report.effect_sizes import count_noun
 from vtcav_jax.report.figures.matplotlib_figure import figure_class
 from vtcav_jax.report.figures.png import light_colours
 
@@ -136,7 +137,7 @@ def animation_pictures(result: Attribution) -> list[str]:
             path = save_animation(Path(folder) / "maps.webp", displayed_frames(result, n), result[:n])
             data = path.read_bytes()
         if len(data) <= MAX_ANIMATION_BYTES or n == 1:
-            more = f"; {len(result.map) - n} more clips in the result" if len(result.map) > n else ""
+            more = f"; {count_noun(len(result.map) - n, 'more clip')} in the result" if len(result.map) > n else ""
             caption = escape(f"clips and maps by {result.method} at {result.stage}{more}")
             source = f"data:image/webp;base64,{base64.b64encode(data).decode()}"
             return [f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>']
