@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 PYTEST = $(BIN)/python -m pytest --numprocesses=2 --dist=loadscope
 
-.PHONY: quickstart test test-fast test-matrix faults check-statistics lint docs bench clean
+.PHONY: quickstart test test-fast test-matrix notebooks faults check-statistics lint docs bench clean
 
 quickstart: $(VENV)/installed-runtime
 	$(BIN)/vtcav quickstart
@@ -28,6 +28,11 @@ test-fast: $(VENV)/installed-test
 # Core tests on each Python and JAX that the package allows and the registry has; about a minute per pair.
 test-matrix: $(BIN)/python
 	$(BIN)/python -m tests.version_matrix
+
+# Executes every notebook of examples/, without network, and compares its cells with those of its script.
+notebooks: export JAX_COMPILATION_CACHE_DIR = $(abspath $(VENV))/compiled
+notebooks: $(VENV)/installed-test
+	$(BIN)/python -m pytest tests/test_examples.py
 
 # Kills, faulty entries, fuzzed input and concurrent commands.
 faults: export JAX_COMPILATION_CACHE_DIR = $(abspath $(VENV))/compiled

@@ -104,7 +104,7 @@ def time_processes(sizes: list[int]) -> Iterator[Point]:
     """Compute maps in more and more processes with one core each; the seconds are those of 200 clips."""
     cores = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
-        for size in (1, *sizes):
+        for turn, size in enumerate((1, *sizes)):  # the first turn compiles
             if size * CORES_PER_PROCESS > len(cores):
                 continue
             seconds = []
@@ -112,12 +112,12 @@ def time_processes(sizes: list[int]) -> Iterator[Point]:
                 command = [
                     *(sys.executable, "-m", "vtcav_jax", "attribute", "--model=worlds_cnn", "--num_workers=0"),
                     *(f"--videos=worlds:small:{n_clips}:5", "--methods=integrated_gradients", "--animations=none"),
-                    *("--targets=direction", "--quiet", f"--run={folder}/{size}_{n_clips}_{len(seconds)}"),
+                    *("--targets=direction", "--quiet", f"--run={folder}/{turn}_{n_clips}"),
                 ]
                 start = time.perf_counter()
                 _run_together(command, size, cores)
                 seconds.append(time.perf_counter() - start)
-            if size in sizes:
+            if turn:
                 yield size, seconds[1] - seconds[0]  # without the start of the processes
 
 

@@ -2,7 +2,9 @@
 
 import io
 import json
+import sys
 import time
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import tqdm.std
@@ -123,3 +125,45 @@ def test_on_tick_can_stop_the_work(verbosity):
     finally:
         console.on_tick.reset(before)
     assert next(units) == 3
+
+
+class _Cell:
+    """A notebook cell: `display` returns a handle whose updates replace its content."""
+
+    def __init__(self):
+        self.outputs = []
+
+    def display(self, content, *, raw, display_id):
+        assert raw and display_id
+        self.outputs.append([content["text/plain"]])
+        return self
+
+    def update(self, content, *, raw):
+        assert raw
+        self.outputs[-1].append(content["text/plain"])
+
+
+def test_progress_in_a_notebook_is_one_output_that_is_updated(clock, monkeypatch):
+    cell, errors = _Cell(), Stream(terminal=False)
+    monkeypatch.setattr(console, "notebook_output", lambda: console.NotebookOutput(cell.display, 1))
+    monkeypatch.setattr("sys.stderr", errors)
+    assert list(console.progress([[1, 2], [3], [4, 5]], 5, "clips")) == [[1, 2], [3], [4, 5]]
+    (updates,) = cell.outputs
+    assert updates[-1].startswith("clips: 5/5") and len(updates) > 1 and errors.getvalue() == ""
+
+
+def test_a_notebook_is_a_kernel_of_ipython(monkeypatch):
+    assert console.notebook_output() is None
+    ipython, display = ModuleType("IPython"), ModuleType("IPython.display")
+    display.display = lambda *args, **kwargs: None  # type: ignore (a stand-in)
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    for shell in (None, SimpleNamespace()):
+        ipython.get_ipython = lambda shell=shell: shell  # type: ignore (a stand-in)
+        assert console.notebook_output() is None
+    shell = SimpleNamespace(kernel=object(), execution_count=1)
+    ipython.get_ipython = lambda: shell  # type: ignore (a stand-in)
+    first = console.notebook_output()
+    assert first is not None and console.notebook_output() is first  # one output per cell
+    shell.execution_count = 2
+    assert console.notebook_output() is not first

@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from vtcav_jax.data.clip import read_clip
     from vtcav_jax.data.open import open_source
     from vtcav_jax.discovery.run import discover
+    from vtcav_jax.evaluation.world_benchmark.method_scores import compare_methods
     from vtcav_jax.models.network import Network
     from vtcav_jax.pyramid.build import build_pyramid
     from vtcav_jax.report.animation.save import save_animation
     from vtcav_jax.report.build import write_report
+    from vtcav_jax.report.run_reader import open_run_folder
     from vtcav_jax.tcav.experiment.run import run_tcav
 
 __version__ = "0.2.0"
@@ -46,6 +48,7 @@ __all__ = [
     "__version__",
     "attribute",
     "build_pyramid",
+    "compare_methods",
     "conditional_relevance",
     "discover",
     "from_function",
@@ -54,6 +57,7 @@ __all__ = [
     "from_torch",
     "load",
     "measure_motion",
+    "open_run_folder",
     "open_source",
     "preflight",
     "read_clip",
@@ -72,6 +76,7 @@ _MODULES = {
     "Tokens": "adapters.stages",
     "attribute": "attribution.registry",
     "build_pyramid": "pyramid.build",
+    "compare_methods": "evaluation.world_benchmark.method_scores",
     "conditional_relevance": "attribution.conditional.relevance",
     "discover": "discovery.run",
     "from_function": "adapters.functions",
@@ -80,6 +85,7 @@ _MODULES = {
     "from_torch": "adapters.torch_modules",
     "load": "adapters.factory",
     "measure_motion": "attribution.motion.measure",
+    "open_run_folder": "report.run_reader",
     "open_source": "data.open",
     "preflight": "ahead_of_time.preflight",
     "read_clip": "data.clip",

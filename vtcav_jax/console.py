@@ -1,7 +1,8 @@
 """Console output: results on stdout, notes and warnings through `logging`, progress through `tqdm`.
 
-Results always go to stdout. Notes go to stdout as well, warnings and progress to stderr. `verbosity` "quiet" drops
-notes and progress; "json" writes each note, warning and progress update as one JSON object per line on stderr.
+Results always go to stdout. Notes go to stdout as well, warnings and progress to stderr; in a
+notebook, progress is one output that is updated. `verbosity` "quiet" drops notes and progress; "json" writes each note,
+warning and progress update as one JSON object per line on stderr.
 """
 
 import json
@@ -88,6 +89,45 @@ class _TerminalLine(tqdm):
         }
 
 
+class NotebookOutput:
+    """File for `tqdm` that displays the last line written to it in one output of the cell `number`."""
+
+    def __init__(self, display: Callable[..., Any], number: int):
+        self.display, self.number = display, number
+        self.handle: Any = None
+
+    def write(self, text: str) -> None:
+        line = text.strip()
+        if not line:
+            return
+        content = {"text/plain": line}
+        if self.handle is None:
+            self.handle = self.display(content, raw=True, display_id=True)
+        else:
+            self.handle.update(content, raw=True)
+
+    def flush(self) -> None:
+        pass  # each line is sent when it is written
+
+
+_last_output: ContextVar[NotebookOutput | None] = ContextVar("last_output", default=None)
+
+
+def notebook_output() -> NotebookOutput | None:
+    """Return the output of the current notebook cell, which has at most one, or None outside of an IPython kernel."""
+    ipython = sys.modules.get("IPython")  # imported by every kernel
+    shell = ipython.get_ipython() if ipython is not None else None
+    if shell is None or getattr(shell, "kernel", None) is None:
+        return None
+    output = _last_output.get()
+    if output is None or output.number != shell.execution_count:
+        from IPython.display import display
+
+        output = NotebookOutput(display, shell.execution_count)
+        _last_output.set(output)
+    return output
+
+
 def progress(
     batches: Iterable[T],
     total: int,
@@ -98,20 +138,22 @@ def progress(
 ) -> Iterator[T]:
     """Yield `batches` and report on stderr how many of `total` units are done, with the text of `note`.
 
-    A terminal shows one updating line, removed at the end. A log file gets a line every ten seconds, and none for work
-    that takes less than two.
+    A terminal shows one updating line, removed at the end; a notebook one that stays, for work of more than two
+    seconds. A log file gets a line every ten seconds, and none for shorter work.
     """
     mode, tick = verbosity.get(), on_tick.get()
-    is_terminal = mode == "plain" and sys.stderr.isatty()
+    notebook = notebook_output() if mode == "plain" else None
+    is_terminal = mode == "plain" and (notebook is not None or sys.stderr.isatty())
     start = last = time.monotonic()
     done = 0
     with _TerminalLine(
         note,
         total=total,
         unit=unit,
-        file=sys.stderr,
+        file=notebook or sys.stderr,
         disable=not is_terminal,
-        leave=False,
+        leave=notebook is not None,
+        delay=MIN_SECONDS if notebook else 0,
         mininterval=0.2,
         miniters=0,
         dynamic_ncols=True,

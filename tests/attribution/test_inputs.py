@@ -48,6 +48,14 @@ def test_a_missing_option_is_described(network):
 def test_results_have_a_short_repr(network):
     clips = vtcav.worlds.make_clips("small", n=2, seed=7)
     maps = vtcav.attribute(network, clips.frames, "direction:left", "saliency")
-    assert repr(maps) == "Attribution(saliency at video, map of shape (2, 8, 32, 32))"
+    assert repr(maps) == "Attribution(saliency at video, 2 clips, 8 x 32 x 32, direction:left)"
     assert repr(clips) == "WorldClips(GlyphWorld, seed 7, 2 clips (8, 32, 32, 3))"
     assert repr(network).startswith("Network(worlds_cnn, clips (8, 32, 32, 3), ") and len(repr(network)) < 200
+
+
+def test_uint8_clips_and_the_target_stay_with_the_maps(network):
+    frames = vtcav.worlds.make_clips("small", n=2, seed=7).frames
+    maps = vtcav.attribute(network, frames, "direction", "saliency")
+    assert maps.target == "direction" and maps.frames is frames  # not copied
+    normalised = vtcav.attribute(network, np.asarray(network.clip_spec.normalise(frames)), 3, "saliency")
+    assert normalised.target == "class 3" and normalised.frames is None

@@ -6,6 +6,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import ArrayLike
 
 from vtcav_jax.attribution import attention, cam_methods, gradients, integrated
@@ -137,13 +139,21 @@ def attribute(
     function = METHODS[method]
     check_options(method, options)
     model, video, resolved = resolve_inputs(network, clips, target)
-    if stage is None:
-        return function(model, video, resolved, **options)
-    if "stage" not in inspect.signature(function).parameters:
-        if stage == VIDEO:
-            return function(model, video, resolved, **options)
-        raise ValueError(f"{method} only makes maps of the video, not of {stage}; omit the stage")
-    return function(model, video, resolved, stage=stage, **options)
+    if stage is not None:
+        if "stage" in inspect.signature(function).parameters:
+            options["stage"] = stage
+        elif stage != VIDEO:
+            raise ValueError(f"{method} only makes maps of the video, not of {stage}; omit the stage")
+    result = function(model, video, resolved, **options)
+    return _with_inputs(result, clips, target) if isinstance(result, Attribution) else result
+
+
+def _with_inputs(result: Attribution, clips: ArrayLike, target: Target | str) -> Attribution:
+    """Return the maps with what a display needs: the target's name, and the frames if they are uint8."""
+    is_class = isinstance(target, int | np.integer)
+    name = target if isinstance(target, str) else f"class {target}" if is_class else type(target).__name__
+    is_frames = getattr(clips, "dtype", None) == np.uint8 and not isinstance(clips, Tracer)
+    return replace(result, target=name, frames=np.asarray(clips) if is_frames else None)
 
 
 def check_options(method: str, options: Mapping[str, Any]) -> None:

@@ -38,6 +38,7 @@ from vtcav_jax.discovery.label_association import Mark, box_marks, class_marks, 
 from vtcav_jax.discovery.overviews import write_overviews
 from vtcav_jax.discovery.passes import VideoPasses
 from vtcav_jax.discovery.token_sample import TokenSample
+from vtcav_jax.displayed_result import DisplayedResult
 from vtcav_jax.models import Network
 from vtcav_jax.runs.code_version import code_hash, package_versions
 from vtcav_jax.runs.discovery_rows import (
@@ -61,7 +62,7 @@ DEFAULT_CONFIG = DiscoveryConfig()
 
 
 @dataclass(frozen=True)
-class DiscoveryReport:
+class DiscoveryReport(DisplayedResult):
     """Discovered concepts, in the order of their importance, and the result of cutting their clips."""
 
     folder: Path
@@ -70,6 +71,14 @@ class DiscoveryReport:
     completeness: tuple[CompletenessRow, ...]
     n_fit_videos: int
     n_clip_videos: int
+
+    def __repr__(self) -> str:
+        stages = len({row.stage for row in self.concepts})
+        labelled = sum(bool(row.label) for row in self.concepts)
+        return (
+            f"DiscoveryReport({len(self.concepts)} concepts at {stages} stage{'' if stages == 1 else 's'},"
+            f" {labelled} with a label, {self.n_fit_videos} + {self.n_clip_videos} videos, {self.folder})"
+        )
 
 
 def discover(

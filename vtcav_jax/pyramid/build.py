@@ -125,7 +125,8 @@ def build_pyramid(
         walk.follow(order, np.concatenate([group_shares[3] for group_shares in parts]), response)
         walk.add(order, shares, pulls)
     forward_passes = 1 + 3 * ig_steps + ig_steps * _segment_cost(chain, context.shapes, walk)
-    return walk.pyramid(to_numpy(scores[:, 0]), edge_rule, forward_passes)
+    name = target if isinstance(target, str) else ""
+    return walk.pyramid(to_numpy(scores[:, 0]), edge_rule, forward_passes, name)
 
 
 def reference_activations(
@@ -238,7 +239,7 @@ class _Walk:
             self.edges += [Edge(parent, child, *map(float, next(edge_intervals))) for parent in parents]
         self.depth += 1
 
-    def pyramid(self, score: np.ndarray, edge_rule: EdgeRule, forward_passes: float) -> Pyramid:
+    def pyramid(self, score: np.ndarray, edge_rule: EdgeRule, forward_passes: float, target: str) -> Pyramid:
         nodes = tuple(Node(**node) for node in self.nodes)
         maps = tuple(to_numpy(self.values(i) * self.pulls(i)) for i in range(len(nodes)))
         return Pyramid(
@@ -251,6 +252,7 @@ class _Walk:
             self.selection,
             edge_rule,
             forward_passes,
+            target,
         )
 
 

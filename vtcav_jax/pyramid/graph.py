@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float
 
+from vtcav_jax.displayed_result import DisplayedResult
 from vtcav_jax.pyramid.levels import PyramidLevel
 from vtcav_jax.runs.pyramid_rows import Edge, Node
 
@@ -64,7 +65,7 @@ class Selection:
 
 
 @dataclass(frozen=True, eq=False)
-class Pyramid:
+class Pyramid(DisplayedResult):
     """Channels that a target depends on, as a graph; a channel with several parents is one node.
 
     `maps` holds each node's contribution to its parents by place, which sums to its relevance; `stability` the mean
@@ -81,6 +82,12 @@ class Pyramid:
     selection: Selection
     edge_rule: EdgeRule
     forward_passes: float
+    target: str = ""
+
+    def __repr__(self) -> str:
+        sizes = " + ".join(str(len(self.nodes_at(level))) for level in range(len(self.levels)))
+        target = f", {self.target}" if self.target else ""
+        return f"Pyramid({sizes} channels at {len(self.levels)} levels, {len(self.score)} clips{target})"
 
     def nodes_at(self, level: int) -> tuple[Node, ...]:
         """Return the nodes of a level; level 0 is the last stage, next to the target."""

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from vtcav_jax.attribution.videos import map_store
+from vtcav_jax.displayed_result import DisplayedResult
 from vtcav_jax.json_file import load_json
 from vtcav_jax.models import PRESETS
 from vtcav_jax.runs import accuracy_rows, evaluation_rows, pyramid_rows
@@ -80,11 +81,16 @@ class TaskRecord:
 
 
 @dataclass(frozen=True)
-class RunFolder:
+class RunFolder(DisplayedResult):
     """Results of one or several tasks in `folder`. Tables that do not exist are empty; only run.json is required."""
 
     folder: Path
     records: tuple[TaskRecord, ...]
+
+    def __repr__(self) -> str:
+        tasks = ", ".join(record.task for record in self.records)
+        n_tables = len(self.table_paths)
+        return f"RunFolder({self.folder}: {tasks}; {n_tables} table{'' if n_tables == 1 else 's'})"
 
     @property
     def name(self) -> str:
@@ -301,8 +307,14 @@ class RunFolder:
         return tuple(sorted(self.folder.glob("*.csv")))
 
 
-def open_run_folder(folder: Path) -> RunFolder:
-    """Open the run in `folder`; raise ValueError if it has no valid record."""
+def open_run_folder(folder: str | Path) -> RunFolder:
+    """Open the results of the run in `folder`; raise ValueError if it has no valid record.
+
+    run = vtcav.open_run_folder("runs/left")
+    run.to_dataframe("scores")       # any table of the folder, by name
+    run.plot()                       # the first figure of the page
+    """
+    folder = Path(folder)
     record_path = folder / RUN_RECORD_FILE
     if not record_path.is_file():
         raise ValueError(f"there is no {record_path}; expected a run folder")

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from vtcav_jax import models
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import ReadResult, SamplingConfig, Source, stream
+from vtcav_jax.displayed_result import DisplayedResult
 from vtcav_jax.stats.intervals import clustered_share_ci
 from vtcav_jax.training.label_join import join_heads
 
@@ -64,12 +65,19 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class Accuracy(DisplayedResult):
     """Accuracy of one head, with its 95 % interval over source videos."""
 
     head: str
     is_correct: tuple[bool, ...]
     source_videos: tuple[str, ...]  # of each clip
+
+    def __repr__(self) -> str:
+        low, high = self.interval if self.n_clips else (float("nan"), float("nan"))
+        return (
+            f"Accuracy({self.head}: {self.share:.1%}, 95 % CI {low:.1%} to {high:.1%}, {self.n_clips} clips of"
+            f" {self.n_videos} videos)"
+        )
 
     @property
     def n_clips(self) -> int:

@@ -18,14 +18,16 @@ from vtcav_jax.data.clip import DEFAULT_SAMPLING, SamplingConfig
 from vtcav_jax.data.loader import ReadResult
 from vtcav_jax.data.open import open_source
 from vtcav_jax.data.source import Source
+from vtcav_jax.displayed_result import DisplayedResult
 from vtcav_jax.models.network import Network
 from vtcav_jax.runs.attribution_rows import ClassMotionRow, ClipMotionRow, MotionMapMeanRow, MotionMapRow
 
 DEFAULT_MOTION = MotionConfig()
+MAX_NAMED_TARGETS = 4  # in one line
 
 
 @dataclass(frozen=True)
-class MotionResults:
+class MotionResults(DisplayedResult):
     """Rows per clip and per class, the videos that could not be read, and the motion parts of maps by clip and method,
     with their means."""
 
@@ -34,6 +36,13 @@ class MotionResults:
     failures: tuple[ReadResult, ...]
     maps: tuple[MotionMapRow, ...] = ()
     map_means: tuple[MotionMapMeanRow, ...] = ()
+
+    def __repr__(self) -> str:
+        overall = [row for row in self.classes if not row.answer]
+        losses = ", ".join(f"{row.target} {row.drop_shuffled:.0%}" for row in overall[:MAX_NAMED_TARGETS])
+        more = f" and {len(overall) - MAX_NAMED_TARGETS} more" if len(overall) > MAX_NAMED_TARGETS else ""
+        n_clips = len({(row.clip, row.clip_index) for row in self.clips})
+        return f"MotionResults({n_clips} clips; loss of score in shuffled clips: {losses or 'unknown'}{more})"
 
     def __str__(self) -> str:
         return "\n".join(motion_sentences(self.classes))

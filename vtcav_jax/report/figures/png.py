@@ -30,7 +30,7 @@ def write_png(figure: Figure, folder: Path) -> Path:
     rendered = resvg_py.svg_to_bytes(
         svg_string=figure.svg,
         style_sheet=_light_stylesheet(),
-        background=_light_colours()["paper"],
+        background=light_colours()["paper"],
         zoom=SCALE,
         skip_system_fonts=True,  # identical on every machine
         font_files=[font_file(name) for name in FONTS],
@@ -45,7 +45,7 @@ def write_png(figure: Figure, folder: Path) -> Path:
 
 
 @cache
-def _light_colours() -> dict[str, str]:
+def light_colours() -> dict[str, str]:
     """Return the variables of the light theme, which precede any media query in the stylesheet."""
     return dict(re.findall(r"--(\w+): (#\w+)", THEME_CSS.partition("@media")[0]))
 
@@ -53,4 +53,4 @@ def _light_colours() -> dict[str, str]:
 @cache
 def _light_stylesheet() -> str:
     """Return the stylesheet of figures with its variables replaced by values, because resvg does not resolve them."""
-    return re.sub(r"var\(--(\w+)\)", lambda match: _light_colours()[match[1]], FIGURE_CSS)
+    return re.sub(r"var\(--(\w+)\)", lambda match: light_colours()[match[1]], FIGURE_CSS)

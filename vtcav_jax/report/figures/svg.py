@@ -42,11 +42,17 @@ class Figure:
         """SVG without a style, for a page."""
         return self._render("")
 
+    @property
+    def styled_svg(self) -> str:
+        """SVG with its style, for a file of its own."""
+        return self._render(
+            f"<style>{THEME_CSS}{FIGURE_CSS}</style>" + '<rect width="100%" height="100%" class="paper"/>'
+        )
+
     def write_svg(self, folder: Path) -> Path:
         """Write the figure with its style as a stand-alone file; return its path."""
         path = folder / f"{self.name}.svg"
-        style = f"<style>{THEME_CSS}{FIGURE_CSS}</style>" + '<rect width="100%" height="100%" class="paper"/>'
-        write_text(path, self._render(style) + "\n")
+        write_text(path, self.styled_svg + "\n")
         return path
 
     def _render(self, prefix: str) -> str:

@@ -17,6 +17,7 @@ from vtcav_jax.data.failure_report import write_failures
 from vtcav_jax.data.loader import ReadResult
 from vtcav_jax.data.open import open_source
 from vtcav_jax.data.source import Source
+from vtcav_jax.displayed_result import DisplayedResult
 from vtcav_jax.models import Network
 from vtcav_jax.names import count_noun
 from vtcav_jax.runs import directory
@@ -55,7 +56,7 @@ DEFAULT_EXPERIMENT = ExperimentConfig()
 
 
 @dataclass(frozen=True)
-class ExperimentResults:
+class ExperimentResults(DisplayedResult):
     """Contents of the run folder; `family_size` is the number of tests that p-values are corrected for."""
 
     folder: Path
