@@ -1,4 +1,4 @@
-"""Frame strips for papers: what they show, their files, and the errors of their command."""
+"""Figures and tables for papers: what they show, their files, and the errors of their command."""
 
 import re
 
@@ -60,7 +60,7 @@ def test_the_command_writes_the_strip_of_the_clip_with_the_highest_score(tmp_pat
     run = f"--run={tmp_path / 'run'}"
     maps = ["attribute", "--model=worlds_cnn", "--videos=worlds:small:3:46", "--methods=gradcam", "--num_workers=0"]
     assert run_cli(*maps, "--targets=direction", "--animations=none", run)[0] == 0
-    code, _, errors = run_cli("report", run, "--figure=strip", "--frames=3")
+    code, _, errors = run_cli("report", run, "--figure=strip", "--frames=3", "--latex")
     assert code == 0, errors
     (caption,) = (tmp_path / "run/figures").glob("*.txt")
     scores = [float(n) for n in re.findall(r"score ([0-9.]+)", caption.read_text())]
@@ -68,6 +68,8 @@ def test_the_command_writes_the_strip_of_the_clip_with_the_highest_score(tmp_pat
     column = rows[0].split(",").index("score")
     assert scores[0] == pytest.approx(max(float(row.split(",")[column]) for row in rows[1:]), rel=0.01)
     assert "3 of the 8 frames" in caption.read_text() and caption.with_suffix(".pdf").read_bytes()[:4] == b"%PDF"
+    latex = (tmp_path / "run/tables/maps.tex").read_text()
+    assert latex.startswith("\\begin{tabular}") and latex.count("gradcam") == 3 and "small\\_46\\_000000" in latex
     code, _, errors = run_cli("report", run, "--figure=strip", "--clip=none", "--target=shape")
     assert code == 1 and "no clip named 'none'" in errors and "no target named 'shape'" in errors
     code, _, errors = run_cli("report", run, "--clip=none")

@@ -9,8 +9,13 @@ from vtcav_jax.cli.arguments import run_folder
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit, info
 from vtcav_jax.report.build import write_comparison, write_report
+from vtcav_jax.report.displays.run_folder import read_table
+from vtcav_jax.report.displays.table_files import write_latex
+from vtcav_jax.report.run_reader import open_run_folder
 from vtcav_jax.runs.lock import lock_folder
 from vtcav_jax.settings import SettingError, concerning, required, setting
+
+MAX_LATEX_ROWS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +30,11 @@ class ReportArguments:
         None,
         "also write a figure for a paper to the folder figures of the run: strip, frames of a clip with its maps (of a"
         " run of attribute), as SVG, PDF and PNG with caption and BibTeX",
+    )
+    latex: bool = setting(
+        False,
+        "also write the tables of each run as LaTeX (booktabs) to its folder tables; longer ones than"
+        f" {MAX_LATEX_ROWS} rows only as CSV",
     )
     clip: str = setting("", "with --figure: name of the clip  [default: that with the highest score]")
     target: str = setting("", "with --figure: target of the maps  [default: the first one]")
@@ -52,7 +62,24 @@ def report_runs(args: ReportArguments, context: CommandContext) -> None:
 
             for path in write_strips(args.run[0], args.clip, args.target, args.frames):
                 emit(f"Figure: {path}")
+        for folder in args.run if args.latex else ():
+            write_latex_tables(folder)
         write_page(args.run, args.out)
+
+
+def write_latex_tables(folder: Path) -> None:
+    """Write the tables of a run as LaTeX, and print what was written and what is too long."""
+    out, too_long = folder / "tables", []
+    for path in open_run_folder(folder).table_paths:
+        table = read_table(path)
+        if len(table.lines) > MAX_LATEX_ROWS:
+            too_long.append(f"{path.name} ({len(table.lines)} rows)")
+            continue
+        out.mkdir(exist_ok=True)
+        write_latex(out / f"{path.stem}.tex", table)
+        emit(f"Table: {out / path.stem}.tex")
+    if too_long:
+        info(f"note: too long for LaTeX: {', '.join(too_long)}")
 
 
 def write_page(folders: Sequence[Path], out: Path | None = None) -> None:
