@@ -1,5 +1,6 @@
 """Displays of results: bounded and escaped HTML, data frames and files equal to the tables of the commands, plots."""
 
+import base64
 import re
 import sys
 from dataclasses import fields
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 
 from vtcav_jax.attribution.motion.measure import MotionResults
+from vtcav_jax.concepts.config import folder_name
 from vtcav_jax.concepts.mining import empty_report
+from vtcav_jax.data.encode import encode_jpeg
 from vtcav_jax.discovery.run import DiscoveryReport
 from vtcav_jax.displayed_result import DisplayedResult
 from vtcav_jax.evaluation.world_benchmark.method_scores import MethodScores
@@ -261,6 +264,21 @@ def test_marks_have_the_colours_and_places_of_the_page():
     (text,) = axes.texts
     assert text.get_position() == pytest.approx((50, 20)) and text.get_rotation() == pytest.approx(60)
     assert mark_style({"plus"}).fill == light_colours()["up"]
+
+
+def test_discovered_concepts_have_their_pictures(tmp_path):
+    rows = [make_row(DiscoveredRow, i, concept=f"layers.1/0{i}", label=HOSTILE) for i in range(6)]
+    report = DiscoveryReport(tmp_path, tuple(rows), empty_report(tmp_path), (), 4, 4)
+    assert "<img" not in report._repr_html_()
+    (tmp_path / "overviews").mkdir()
+    picture = encode_jpeg(np.full((16, 16, 3), 40, np.uint8))
+    for row in rows[1:]:
+        (tmp_path / "overviews" / f"{folder_name(row.concept)}.jpg").write_bytes(picture)
+    text = report._repr_html_()
+    assert text.count("<img") == 4 and Tags(text).open == [] and "script" not in Tags(text).tags
+    assert base64.b64encode(picture).decode() in text
+    (tmp_path / "overviews" / f"{folder_name(rows[1].concept)}.jpg").write_bytes(b"x" * MAX_HTML_BYTES)
+    assert "1 picture too large for a notebook" in report._repr_html_()
 
 
 def test_unknown_names_and_suffixes_are_refused_with_the_known_ones(tmp_path):

@@ -45,8 +45,8 @@ def make_data_frame(result: object, table: str = "") -> Any:
         pandas = import_module("pandas")
     except ImportError as error:
         raise ValueError("data frames need pandas; pip install 'vtcav-jax[notebook]'") from error
-    chosen_table = select_table(view_result(result), table)
-    return pandas.DataFrame(list(chosen_table.lines), columns=list(chosen_table.columns))
+    selected = select_table(view_result(result), table)
+    return pandas.DataFrame(list(selected.lines), columns=list(selected.columns))
 
 
 def make_plot(result: object, figure: str | int = 0) -> Any:

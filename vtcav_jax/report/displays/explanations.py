@@ -9,6 +9,8 @@ from markupsafe import escape
 
 from vtcav_jax.attribution.motion.measure import MotionResults
 from vtcav_jax.attribution.motion.summary import motion_sentences
+from vtcav_jax.concepts.concept_sets import OVERVIEW_FOLDER
+from vtcav_jax.concepts.config import folder_name
 from vtcav_jax.discovery.run import DiscoveryReport
 from vtcav_jax.json_file import load_json
 from vtcav_jax.pyramid.graph import Pyramid
@@ -24,10 +26,7 @@ from vtcav_jax.runs import directory
 from vtcav_jax.runs.attribution_rows import ClassMotionRow, ClipMotionRow, MotionMapMeanRow, MotionMapRow
 from vtcav_jax.runs.discovery_rows import CompletenessRow, DiscoveredRow
 from vtcav_jax.runs.pyramid_rows import EdgeRow, NodeRow, PyramidFacts
-from vtcav_jax.runs.tables import read_rows
 from vtcav_jax.runs.tcav_rows import (
-    ANIMATIONS_CSV,
-    Animation,
     CalibrationRow,
     ConfounderRow,
     DerivativeRow,
@@ -53,7 +52,6 @@ DISCOVERED_COLUMNS = (
 )
 MAX_TOP_CLIPS = 3
 MAX_OVERVIEWS = 4
-MIME_TYPES = {".jpg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 
 
 def _table(row_type: type, rows: Sequence[object]) -> TableMaker:
@@ -184,13 +182,13 @@ def importance_figure(rows: Sequence[DiscoveredRow]) -> Figure:
 
 
 def overview_pictures(result: DiscoveryReport) -> list[str]:
-    """Return the pictures of the first concepts: the clips in which each is strongest."""
+    """Return the pictures of the first concepts: a frame of the clips in which each is strongest."""
+    paths = {path.stem: path for path in (result.folder / OVERVIEW_FOLDER).glob("*.jpg")}
     pictures = []
-    for row in read_rows(result.folder / ANIMATIONS_CSV, Animation):
-        path = result.folder / row.file
-        if row.role == "discovered" and path.suffix in MIME_TYPES and path.is_file() and len(pictures) < MAX_OVERVIEWS:
-            data = base64.b64encode(path.read_bytes()).decode()
-            name = escape(row.name)
-            source = f"data:{MIME_TYPES[path.suffix]};base64,{data}"
+    for row in result.concepts:
+        path = paths.get(folder_name(row.concept))
+        if path is not None and len(pictures) < MAX_OVERVIEWS:
+            name = escape(f"{row.concept} {row.label}".strip())
+            source = f"data:image/jpeg;base64,{base64.b64encode(path.read_bytes()).decode()}"
             pictures.append(f'<figure><img src="{source}" alt="{name}"><figcaption>{name}</figcaption></figure>')
     return pictures
