@@ -470,7 +470,7 @@ def test_runs_that_disagree_are_named(tmp_path):
     assert (
         "it raises the score in a, it lowers the score in b; no significant contribution of its motion in any" in text
     )
-    assert "<strong>No significant effect in any run:</strong> ring for direction:left." in text
+    assert "<strong>No significant effect in any test that all runs have:</strong> ring for direction:left." in text
     text = write_comparison([folders[0], run_folder(tmp_path / "c", nothing)]).read_text()
     assert (
         "it raises the score in a, no significant effect in c; significant contribution of its motion in a only" in text

@@ -1,6 +1,6 @@
 """Comparison of the findings of several runs about the same concepts, in sentences."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vtcav_jax.names import count_noun
 from vtcav_jax.report.comparison.differences import ScoreDifference, ScoreKey, ScoreTable
@@ -25,7 +25,8 @@ def comparison_answers(
         keys = [k for k in common_keys if (k.target, k.concept) == (target, concept)]
         signs = [_found_sign(primary_tests([table[k] for k in keys])[1]) for table in tables]
         motion_found = [any(is_finding(table[k]) for k in keys if table[k].comparison == "motion") for table in tables]
-        if not any(signs) and not any(motion_found):
+        elsewhere = _found_elsewhere(keys, tables)
+        if not any(signs) and not any(motion_found) and not elsewhere:
             silent.append(f"{concept} for {target}")
             continue
         subset = [
@@ -36,12 +37,13 @@ def comparison_answers(
         sentences.append(
             (
                 f"{concept} for {target}:",
-                f"{_describe_effect(labels, signs)}; {_describe_motion(labels, motion_found)};"
+                f"{_describe_effect(labels, signs)}{_describe_elsewhere(labels, elsewhere)};"
+                f" {_describe_motion(labels, motion_found)};"
                 f" {_describe_certainty(subset)}.",
             )
         )
     if silent:
-        sentences.append(("No significant effect in any run:", f"{join_names(silent)}."))
+        sentences.append(("No significant effect in any test that all runs have:", f"{join_names(silent)}."))
     return sentences
 
 
@@ -49,6 +51,25 @@ def _found_sign(rows: Sequence[ScoreRow]) -> str:
     """Return the sign of the significant tests, "±" if both occur, or an empty string."""
     signs = {row.derivative > 0 for row in rows if is_finding(row)}
     return "" if not signs else "±" if len(signs) > 1 else "+" if signs == {True} else "-"
+
+
+def _found_elsewhere(keys: Sequence[ScoreKey], tables: Sequence[ScoreTable]) -> dict[str, list[int]]:
+    """Return other negatives than the primary ones that a finding is compared with, and the numbers of the runs."""
+    found: dict[str, list[int]] = {}
+    for i, table in enumerate(tables):
+        primary, _ = primary_tests([table[k] for k in keys])
+        rows = [table[k] for k in keys if table[k].negatives != primary and table[k].comparison != "motion"]
+        for negatives in unique_in_order([row.negatives for row in rows if is_finding(row)]):
+            found.setdefault(negatives, []).append(i)
+    return found
+
+
+def _describe_elsewhere(labels: Sequence[str], found: Mapping[str, Sequence[int]]) -> str:
+    return "".join(
+        f"; compared with {negatives}, a significant effect in"
+        f" {_all_runs(len(labels)) if len(runs) == len(labels) else join_names([labels[i] for i in runs])}"
+        for negatives, runs in found.items()
+    )
 
 
 def _describe_effect(labels: Sequence[str], signs: Sequence[str]) -> str:
