@@ -82,23 +82,21 @@ pyramid
 # clips say which effects arise by chance.
 
 # %%
+import os
 import tempfile
-from pathlib import Path
 
 from vtcav_jax.concepts import MiningConfig, mine_labelled_clips, parse_concepts
 from vtcav_jax.tcav import ExperimentConfig
 
-folder = Path(tempfile.mkdtemp())
+os.chdir(tempfile.mkdtemp())  # for the concepts and the run
 source = vtcav.open_source("worlds:small:420:3")
 concepts = parse_concepts(["left=@direction:left", "ring=@shape:ring"])
 mining = MiningConfig(concepts, max_clips=16, num_random_sets=6, min_pixels=1)
-print(mine_labelled_clips(source, mining, network.clip_spec, folder / "concepts").text)
+print(mine_labelled_clips(source, mining, network.clip_spec, "concepts").text)
 
 # %%
 config = ExperimentConfig(stages=("layers.1",), comparisons=("absolute", "motion"), max_target_clips=24)
-results = vtcav.run_tcav(
-    network, ["direction:left"], "worlds:small:120:5", folder / "concepts", config, folder / "runs" / "left"
-)
+results = vtcav.run_tcav(network, ["direction:left"], "worlds:small:120:5", "concepts", config, "runs/left")
 results
 
 # %% [markdown]
@@ -109,6 +107,6 @@ results
 
 # %%
 scores = results.to_dataframe()
-results.save(folder / "scores.csv")
-results.save(folder / "effects.png")
+results.save("scores.csv")
+results.save("effects.png")
 scores[["concept", "clip_type", "negatives", "step_effect", "p_adjusted", "verdict"]]

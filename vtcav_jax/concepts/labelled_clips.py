@@ -58,7 +58,7 @@ def mine_labelled_clips(
     source: Source,
     config: MiningConfig,
     clip_spec: ClipSpec,
-    out: Path,
+    out: str | Path,
     *,
     targets: Source | None = None,
     num_workers: int = 0,
@@ -69,6 +69,7 @@ def mine_labelled_clips(
     their controls. Videos that are among the `targets`, or show the recording of one, are
     left out with a note.
     """
+    out = Path(out)
     shared: dict[int, str] = {}
     if targets is not None:
         world_videos = [inputs.WorldVideos(source, out)] if isinstance(source, WorldSource) else []
