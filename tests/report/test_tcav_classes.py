@@ -85,6 +85,10 @@ def test_the_page_of_several_classes_starts_with_a_summary_and_collapses_most(tm
     answers = text.split('<section id="answer">')[1].split("</section>")[0]
     assert [name in re.findall("<h3>(.*?)</h3>", answers) for name in CLASSES] == [True] * 3 + [False] * 2
     assert answers.count("<details><summary>direction:down (4 findings)</summary>") == 2  # sentences and table
+    findings = re.findall(r"<li><strong>[^<]+</strong> [^<]+ <span class=\"soft\">Check: (.*?)</span></li>", answers)
+    sections = set(re.findall(r'<section id="([^"]+)">', text))
+    assert len(findings) >= 5 and all({"trust", "scores"} <= set(re.findall('href="#(.*?)"', a)) for a in findings)
+    assert set(re.findall('href="#(.*?)"', "".join(findings))) <= sections
     one = write_report(run_folder(tmp_path / "one", class_rows("direction:left"))).read_text()
     assert "All classes and concepts" not in one
 

@@ -49,9 +49,19 @@ def bullet_list(texts: Iterable[str]) -> str:
     return f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>"
 
 
-def lead_list(texts: Iterable[tuple[str, str]]) -> str:
-    """Return a list whose items start with a bold headline."""
-    return f"<ul>{''.join(f'<li><strong>{escape(lead)}</strong> {escape(rest)}</li>' for lead, rest in texts)}</ul>"
+def lead_list(texts: Iterable[tuple[str, str]], links: str = "") -> str:
+    """Return a list whose items start with a bold headline; `links` (HTML) end those with headline and text."""
+    items = (
+        f"<li><strong>{escape(lead)}</strong> {escape(rest)}{f' {links}' if lead and rest and links else ''}</li>"
+        for lead, rest in texts
+    )
+    return f"<ul>{''.join(items)}</ul>"
+
+
+def section_links(intro: str, links: Iterable[tuple[str, str]]) -> str:
+    """Return links (text, id) to sections of the page, after an introduction; empty without any."""
+    anchors = ", ".join(f'<a href="#{escape(section)}">{escape(text)}</a>' for text, section in links)
+    return f'<span class="soft">{escape(intro)} {anchors}</span>' if anchors else ""
 
 
 def callout(inside: str, css_class: str) -> str:

@@ -17,10 +17,10 @@ def random_weights_warning(run: RunFolder, task: str) -> str:
     return html.callout(html.paragraph(RANDOM_WEIGHTS_NOTICE), "warn") if run.has_random_weights(task) else ""
 
 
-def answer_callout(run: RunFolder, task: str, sentences: Iterable[tuple[str, str]]) -> str:
-    """Return findings with bold headlines; with random weights, plain sentences that say so."""
+def answer_callout(run: RunFolder, task: str, sentences: Iterable[tuple[str, str]], links: str = "") -> str:
+    """Return findings with bold headlines and `links` after each; with random weights, plain sentences that say so."""
     if not run.has_random_weights(task):
-        return html.callout(html.lead_list(sentences), "answer")
+        return html.callout(html.lead_list(sentences, links), "answer")
     return html.callout(
         html.bullet_list(" ".join(filter(None, (RANDOM_WEIGHTS_PREFIX, *sentence))) for sentence in sentences), "trial"
     )

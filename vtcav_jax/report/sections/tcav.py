@@ -36,12 +36,19 @@ CONTROL_DESCRIPTIONS = {
     "jitter": " (a static crop that shakes like the tracked box)",
 }
 
+# Sections that could undermine a finding
+CHECKS = {
+    "trust": "what limits these results",
+    "steering": "does the score follow when activations are moved",
+    "concepts": "the concept clips",
+    "scores": "all tests",
+}
+
 
 def tcav_sections(run: RunFolder) -> list[Section]:
     if not run.score_rows:
         return []
     builders = (
-        tcav_answer_section,
         discovered_section,
         depth_section,
         static_dynamic_section,
@@ -54,11 +61,14 @@ def tcav_sections(run: RunFolder) -> list[Section]:
         trust_section,
         tcav_score_section,
     )
-    return [section for build in builders if (section := build(run)) is not None]
+    others = [section for build in builders if (section := build(run)) is not None]
+    ids = {section.id for section in others}
+    checks = [(text, section_id) for section_id, text in CHECKS.items() if section_id in ids]
+    return [tcav_answer_section(run, html.section_links("Check:", checks)), *others]
 
 
-def tcav_answer_section(run: RunFolder) -> Section:
-    """Findings in sentences, cautions, and a table of the effects of all comparisons by stage."""
+def tcav_answer_section(run: RunFolder, checks: str) -> Section:
+    """Findings in sentences with links to what could undermine them, cautions, and a table of all comparisons."""
     parts = [random_weights_notice.random_weights_warning(run, "tcav"), linked_paragraph(_introduction(run))]
     summary, summary_figures = class_summary(run, run_statistic(run))
     parts.append(summary)
@@ -68,7 +78,7 @@ def tcav_answer_section(run: RunFolder) -> Section:
             *class_answer.findings,
             *([("", class_answer.no_effect_text)] if class_answer.no_effect_text else []),
         ]
-        callout = random_weights_notice.answer_callout(run, "tcav", sentences)
+        callout = random_weights_notice.answer_callout(run, "tcav", sentences, checks)
         parts.append(class_block(class_answer.target, callout, run))
     if cautions := tcav_limits.caution_notes(run):
         parts.append(html.callout(html.bullet_list(cautions), "warn"))
