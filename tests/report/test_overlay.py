@@ -105,3 +105,20 @@ def test_animations_can_be_played(tmp_path, film, suffix):
 def test_an_unknown_animation_format_is_refused(tmp_path, film):
     with pytest.raises(ValueError, match=r"an animation named \*.mp4 or \*.webp, got film.gif"):
         write_animation(tmp_path / "film.gif", film, 4.0)
+
+
+def test_films_have_the_requested_width_and_colours():
+    film = np.full((2, 8, 8, 3), 90, np.uint8)
+    panel = overlay.Panel("m", np.array([[[0.0, 4.0], [0.0, 0.0]]]), np.array([0.5]), False)
+    sizes = [overlay.overlay_maps(film, [panel], "", overlay.OverlayStyle(side)).shape[2] for side in (64, 192)]
+    assert sizes[0] < sizes[1] and sizes[0] >= 2 * 64
+    plain, hot = (
+        overlay.blend_map(film[..., :1].astype(np.float32), panel, overlay.OverlayStyle(colormap=name))
+        for name in ("", "hot")
+    )
+    assert not np.array_equal(plain, hot)
+    expected = colormaps.color_table(signed=False, name="hot")[-1] * overlay.MAX_MAP_OPACITY
+    background = (1 - overlay.MAX_MAP_OPACITY) * (64 + 0.7 * 90)
+    np.testing.assert_allclose(hot[0, 0, -1], expected + background, atol=8)
+    with pytest.raises(ValueError, match=r"no colour map named 'hut'.*hot"):
+        colormaps.color_table(signed=True, name="hut")

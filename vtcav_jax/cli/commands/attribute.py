@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
@@ -45,6 +46,7 @@ from vtcav_jax.fingerprint import fingerprint
 from vtcav_jax.models import Network
 from vtcav_jax.names import count_noun
 from vtcav_jax.report.animation import maps as map_animations
+from vtcav_jax.report.animation.overlay import DEFAULT_STYLE
 from vtcav_jax.runs import directory
 from vtcav_jax.runs.attribution_rows import (
     FAITHFULNESS_CSV,
@@ -111,6 +113,8 @@ def open_attribution_run(job: AttributionJob, flags_text: str) -> Path:
         request["ig_steps"] = args.ig_steps
     if removal := {name: value for name, value in vars(args.removal).items() if value is not None}:
         request["removal"] = removal
+    if args.style != DEFAULT_STYLE:
+        request["style"] = asdict(args.style)
     if job.conditional is not None:
         directions = job.conditional.directions.chosen
         request["through"] = {direction.name: direction.digest for direction in directions}
@@ -169,7 +173,7 @@ def write_map_animations(job: AttributionJob, maps: VideoMaps, folder: Path, ste
     for spec in job.target_specs:
         answer = int(maps.answers[spec.name][0])
         label = labels[answer] if answer >= 0 else spec.name
-        animation, rate = map_animations.render_map_animation(maps, spec.name, label)
+        animation, rate = map_animations.render_map_animation(maps, spec.name, label, job.args.style)
         file = folder / map_animations.map_animation_name(stem, spec.name, extension)
         files += write_with_poster(file, animation, rate)
     return files

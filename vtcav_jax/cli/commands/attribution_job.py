@@ -40,6 +40,8 @@ from vtcav_jax.cli.commands import load_network, open_nonempty
 from vtcav_jax.data import SamplingConfig, Source
 from vtcav_jax.models import Network
 from vtcav_jax.names import unknown_name_message
+from vtcav_jax.report.animation.overlay import DEFAULT_STYLE, OverlayStyle
+from vtcav_jax.report.colormaps import color_table
 from vtcav_jax.settings import (
     BATCH_HELP,
     MAX_BATCH_SIZE,
@@ -144,6 +146,16 @@ class AttributeArguments(
     )
     slide_over_video: bool = setting(False, "explain consecutive clips from the start to the end of each video")
     animations: Literal["webp", "mp4", "none"] = setting("webp", "format of the animated maps")
+    film_size: int = setting(
+        DEFAULT_STYLE.panel_side,
+        "width in pixels to which smaller clips are enlarged in animations, by a whole factor",
+        minimum=16,
+        maximum=2048,
+    )
+    colormap: str = setting(
+        DEFAULT_STYLE.colormap,
+        "colours of animated maps: a colour map of matplotlib  [default: viridis; RdBu_r for signed maps]",
+    )
     sanity_clips: int = setting(
         0, "number of clips for sanity checks of the maps (flicker, shuffled weights, ...); 0: no checks", minimum=0
     )
@@ -157,6 +169,14 @@ class AttributeArguments(
 
     def __post_init__(self):
         check_settings(self)
+        if self.colormap:
+            with concerning("colormap"):
+                color_table(signed=True, name=self.colormap)
+
+    @property
+    def style(self) -> OverlayStyle:
+        """Appearance of the animations."""
+        return OverlayStyle(self.film_size, self.colormap)
 
 
 @dataclass(frozen=True, eq=False)

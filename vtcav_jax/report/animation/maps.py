@@ -7,7 +7,7 @@ from vtcav_jax.attribution.result import Attribution
 from vtcav_jax.attribution.videos.clip_windows import unseen_frames
 from vtcav_jax.attribution.videos.explain_videos import VideoMaps
 from vtcav_jax.names import safe_filename
-from vtcav_jax.report.animation.overlay import Panel, overlay_maps
+from vtcav_jax.report.animation.overlay import DEFAULT_STYLE, OverlayStyle, Panel, overlay_maps
 
 MIN_MAP_ANIMATION_SECONDS = 2.0
 
@@ -17,7 +17,9 @@ def map_animation_name(stem: str, target: str, suffix: str) -> str:
     return f"{stem}--{safe_filename(target)}.{suffix}"
 
 
-def render_map_animation(video_maps: VideoMaps, target: str, answer: str) -> tuple[UInt8[np.ndarray, "n h w 3"], float]:
+def render_map_animation(
+    video_maps: VideoMaps, target: str, answer: str, style: OverlayStyle = DEFAULT_STYLE
+) -> tuple[UInt8[np.ndarray, "n h w 3"], float]:
     """Return the frames of one question and the frame rate, which is reduced for short clips.
 
     Long videos are shown as time lapse, with evenly spaced frames.
@@ -27,7 +29,7 @@ def render_map_animation(video_maps: VideoMaps, target: str, answer: str) -> tup
     times = np.concatenate([window.clip.times[0][new] for window, new in zip(video_maps.windows, unseen)])
     panels = [map_panel(attribution, unseen, stride) for attribution in video_maps.maps[target]]
     caption = map_caption(video_maps.read.item.name, target, answer, float(video_maps.scores[target].mean()))
-    return overlay_maps(frames, panels, caption), animation_rate(times)
+    return overlay_maps(frames, panels, caption, style), animation_rate(times)
 
 
 def map_caption(clip: str, target: str, answer: str, score: float) -> str:

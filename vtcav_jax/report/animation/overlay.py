@@ -14,7 +14,6 @@ from jaxtyping import Float, UInt8
 from vtcav_jax.report.animation.lettering import HEIGHT, width, write
 from vtcav_jax.report.colormaps import LEVELS, apply_colormap, color_table
 
-MIN_PANEL_SIDE = 192  # pixels; smaller clips are enlarged by an integer factor
 MAX_PANELS_PER_ROW = 4
 PANEL_GAP, TITLE_HEIGHT, BAR_HEIGHT = 8, 2 * HEIGHT + 8, 40
 INK_COLOUR, SOFT_COLOUR, PAPER_COLOUR = (20, 20, 20), (110, 110, 110), (255, 255, 255)
@@ -22,6 +21,16 @@ MAX_INTERPOLATED_CELLS = 28  # cells along a side; finer maps are not smoothed
 SCALE_QUANTILE = 0.995  # of the absolute values; larger ones are clipped
 MAX_MAP_OPACITY = 0.85  # where the map is largest
 
+
+@dataclass(frozen=True)
+class OverlayStyle:
+    """Appearance of maps over clips."""
+
+    panel_side: int = 192  # pixels; smaller clips are enlarged by an integer factor to at least this width
+    colormap: str = ""  # of matplotlib; empty: viridis, and blue to red for signed maps
+
+
+DEFAULT_STYLE = OverlayStyle()
 OverlayFrames = UInt8[np.ndarray, "frames h w 3"]
 
 
@@ -75,9 +84,11 @@ def share_scale(panels: Sequence[Panel]) -> list[Panel]:
     return [replace(panel, scale=scale) for panel in panels]
 
 
-def overlay_maps(video: OverlayFrames, panels: Sequence[Panel], caption: str) -> UInt8[np.ndarray, "frames h2 w2 3"]:
+def overlay_maps(
+    video: OverlayFrames, panels: Sequence[Panel], caption: str, style: OverlayStyle = DEFAULT_STYLE
+) -> UInt8[np.ndarray, "frames h2 w2 3"]:
     """Return the frames of the clip and all panels side by side, under `caption`."""
-    scale = max(1, math.ceil(MIN_PANEL_SIDE / video.shape[2]))
+    scale = max(1, math.ceil(style.panel_side / video.shape[2]))
     video = video.repeat(scale, 1).repeat(scale, 2)
     frames, h, w = video.shape[:3]
     n_rows = math.ceil((len(panels) + 1) / MAX_PANELS_PER_ROW)
@@ -94,14 +105,14 @@ def overlay_maps(video: OverlayFrames, panels: Sequence[Panel], caption: str) ->
         y, x = top + row * pitch[0], PANEL_GAP + column * pitch[1]
         cell = out[:, y : y + pitch[0] - PANEL_GAP, x : x + w]
         if i == 0:
-            _draw_title(cell, "clip", None)
+            _draw_title(cell, "clip", None, style)
             cell[:, TITLE_HEIGHT : TITLE_HEIGHT + h] = video
             _draw_profile(cell[:, TITLE_HEIGHT + h :], np.zeros((frames, 2)), (SOFT_COLOUR, SOFT_COLOUR), (0.0, 0.0))
             continue
         panel = panels[i - 1]
-        _draw_title(cell, panel.title, panel)
-        cell[:, TITLE_HEIGHT : TITLE_HEIGHT + h] = blend_map(grey, panel)
-        table = color_table(signed=panel.signed)
+        _draw_title(cell, panel.title, panel, style)
+        cell[:, TITLE_HEIGHT : TITLE_HEIGHT + h] = blend_map(grey, panel, style)
+        table = color_table(signed=panel.signed, name=style.colormap)
         bar_colours = (table[-20], table[20]) if panel.signed else (table[LEVELS // 2],) * 2
         _draw_profile(
             cell[:, TITLE_HEIGHT + h :],
@@ -112,19 +123,21 @@ def overlay_maps(video: OverlayFrames, panels: Sequence[Panel], caption: str) ->
     return out
 
 
-def blend_map(grey: Float[np.ndarray, "frames h w 1"], panel: Panel) -> OverlayFrames:
+def blend_map(
+    grey: Float[np.ndarray, "frames h w 1"], panel: Panel, style: OverlayStyle = DEFAULT_STYLE
+) -> OverlayFrames:
     """Blend a map over grey frames, with an opacity that grows with its absolute value."""
     scale_limit = panel.scale_limit
     out = np.empty((*grey.shape[:3], 3), np.uint8)
     for i, values in enumerate(interpolate_frames(panel.map, panel.positions, len(grey))):  # each alone, for memory
         enlarged = _enlarge(values, grey.shape[1:3])
         opacity = np.sqrt(np.clip(np.abs(enlarged) / (scale_limit or 1), 0, 1))[..., None] * MAX_MAP_OPACITY
-        colours = apply_colormap(enlarged, scale_limit, signed=panel.signed)
+        colours = apply_colormap(enlarged, scale_limit, signed=panel.signed, name=style.colormap)
         out[i] = np.rint(opacity * colours + (1 - opacity) * (64 + 0.7 * grey[i])).clip(0, 255)
     return out
 
 
-def _draw_title(cell: OverlayFrames, title: str, panel: Panel | None) -> None:
+def _draw_title(cell: OverlayFrames, title: str, panel: Panel | None, style: OverlayStyle) -> None:
     """Draw the title and the colour scale with its limits."""
     w = cell.shape[2]
     write(cell[0], title, 0, 0, INK_COLOUR, most=w)
@@ -135,7 +148,7 @@ def _draw_title(cell: OverlayFrames, title: str, panel: Panel | None) -> None:
         right = w - width(end) - 4
         write(cell[0], start, 0, y, SOFT_COLOUR, most=w)
         write(cell[0], end, right + 4, y, SOFT_COLOUR, most=w)
-        colours = color_table(signed=panel.signed)
+        colours = color_table(signed=panel.signed, name=style.colormap)
         cell[0, y : y + HEIGHT, left:right] = colours[np.linspace(0, LEVELS - 1, right - left).astype(int)]
     cell[1:, :TITLE_HEIGHT] = cell[0, :TITLE_HEIGHT]
 

@@ -9,19 +9,24 @@ from vtcav_jax.attribution.motion.selective_relevance import SelectiveRelevance
 from vtcav_jax.attribution.result import Attribution
 from vtcav_jax.data.encode import write_animation
 from vtcav_jax.report.animation.motion_parts import part_panels
-from vtcav_jax.report.animation.overlay import Panel, overlay_maps
+from vtcav_jax.report.animation.overlay import DEFAULT_STYLE, OverlayStyle, Panel, overlay_maps
 
 MIN_SECONDS = 2.0  # of an animation; short clips play slower
 
 
 def save_animation(
-    path: str | Path, frames: UInt8[np.ndarray, "b t h w 3"], *attributions: Attribution | SelectiveRelevance
+    path: str | Path,
+    frames: UInt8[np.ndarray, "b t h w 3"],
+    *attributions: Attribution | SelectiveRelevance,
+    size: int = DEFAULT_STYLE.panel_side,
+    colormap: str = DEFAULT_STYLE.colormap,
 ) -> Path:
     """Write clips with the maps of one or more methods over them; return the path (.webp or .mp4).
 
     The clips are shown one below the other and the methods side by side. The colours of a map have one scale for the
     whole clip, whose ends are printed above it; a temporal profile is drawn under it. The result of
     `selective_relevance` is shown as three maps with a common scale: the map, its motion part and its static part.
+    Clips are enlarged to a width of at least `size` pixels; `colormap` is a name of matplotlib.
 
         maps = vtcav.attribute(network, frames, target="direction", method="attn_lrp")
         cams = vtcav.attribute(network, frames, target="direction", method="hirescam", stage="layers.0")
@@ -36,8 +41,9 @@ def save_animation(
     maps = [item.attribution if isinstance(item, SelectiveRelevance) else item for item in attributions]
     if wrong := [attribution.method for attribution in maps if len(attribution.map) != len(frames)]:
         raise ValueError(f"expected maps of the same {len(frames)} clips; those of {', '.join(wrong)} are of others")
+    style = OverlayStyle(size, colormap)
     rows = [
-        overlay_maps(clip, [panel for item in attributions for panel in _clip_panels(item, i, len(clip))], "")
+        overlay_maps(clip, [panel for item in attributions for panel in _clip_panels(item, i, len(clip))], "", style)
         for i, clip in enumerate(frames)
     ]
     write_animation(path, np.concatenate(rows, axis=1), max(frames.shape[1] / MIN_SECONDS, 1.0))
