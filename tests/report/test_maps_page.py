@@ -211,8 +211,8 @@ def test_negative_losses_are_reported_as_rises():
         drop_frozen_high=0.02,
     )
     assert motion_verdict(rises)[1] == (
-        "over 9 clips of 9 source videos, its score rises by 27 % (95 % CI 22 to 33 %) with shuffled frames and falls"
-        " by -4 % (-10 to 2 %) with a frozen frame."
+        "over 9 clips of 9 source videos, its score rises by 27 % (95 % CI 22 to 33 %) with shuffled frames and rises"
+        " by 4 % (-2 to 10 %) with a frozen frame."
     )
     single = class_row(drop_shuffled=-0.27, drop_shuffled_low=NAN, drop_shuffled_high=NAN, n_clips=1, n_videos=1)
     assert (

@@ -150,8 +150,8 @@ def format_clips(row: ClassMotionRow) -> str:
 
 
 def _change_text(lost: ShareInterval, interval: str = "") -> str:
-    """Describe a lost share; a negative one whose interval excludes 0 is a rise."""
-    rises = lost[0] < 0 and not lost[2] >= 0
+    """Describe a lost share; a negative one is a rise."""
+    rises = round(100 * lost[0]) < 0
     value, low, high = (-lost[0], -lost[2], -lost[1]) if rises else lost
     text = f"{'rises' if rises else 'falls'} by {round(100 * value)} %"
     return text if math.isnan(low) else f"{text} ({interval}{round(100 * low)} to {round(100 * high)} %)"
