@@ -311,6 +311,12 @@ def forbid_leaks(clips: Iterable[ConceptClip], targets: Mapping[str, str]) -> No
         )
 
 
+def duplicates_note(files: Sequence[str]) -> str:
+    """Return the note on clips that are omitted because another has the same pixels."""
+    verb = "is" if len(files) == 1 else "are"
+    return f"{count_noun(len(files), 'clip')} {verb} pixel-identical to another and {verb} omitted, such as {files[0]}"
+
+
 def drop_duplicates(clips: Iterable[ConceptClip]) -> tuple[list[ConceptClip], list[ConceptClip]]:
     """Split the clips into unique ones and pixel-identical repeats of another, each with its controls.
 

@@ -16,7 +16,7 @@ import numpy as np
 from vtcav_jax.atomic import explain_disk_full, write_bytes
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.concepts import crops, inputs
-from vtcav_jax.concepts.concept_sets import apply_review, drop_duplicates, read_verdicts
+from vtcav_jax.concepts.concept_sets import apply_review, drop_duplicates, duplicates_note, read_verdicts
 from vtcav_jax.concepts.concept_table import ConceptClip
 from vtcav_jax.concepts.config import NEGATIVE_PREFIX, Concept, MiningConfig, folder_name
 from vtcav_jax.concepts.mining import open_mining_folder, write_outputs
@@ -93,9 +93,7 @@ def mine_labelled_clips(
         verdicts, _ = read_verdicts(out)
         clips, duplicates = drop_duplicates(replace(clip, review=verdicts.get(clip.file, "")) for clip in clips)
         if duplicates:
-            notes.append(
-                f"{len(duplicates)} clips are pixel-identical to another and are omitted, such as {duplicates[0].file}"
-            )
+            notes.append(duplicates_note([clip.file for clip in duplicates]))
         if not clips:
             raise ValueError(f"none of the {len(places)} clips can be read; first: {next(iter(failures.values()))}")
         write_outputs(out, clips, {}, failures)

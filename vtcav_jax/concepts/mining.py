@@ -25,7 +25,7 @@ from vtcav_jax.concepts.candidates import (
     select_candidates,
     static_candidates,
 )
-from vtcav_jax.concepts.concept_sets import MINING_JSON, apply_review, drop_duplicates, read_verdicts
+from vtcav_jax.concepts.concept_sets import MINING_JSON, apply_review, drop_duplicates, duplicates_note, read_verdicts
 from vtcav_jax.concepts.concept_table import ConceptClip, write_sets
 from vtcav_jax.concepts.config import NEGATIVE_PREFIX, MiningConfig
 from vtcav_jax.concepts.cut_clips import write_concept_clips
@@ -159,8 +159,7 @@ def mine(
         clips = [replace(clip, review=verdicts.get(clip.file, "")) for clip in clips]
         clips, duplicates = drop_duplicates(clips)
         if duplicates:
-            names = [clip.file for clip in duplicates if not clip.control_of]
-            notes.append(f"{len(names)} clips are pixel-identical to another and are omitted, such as {names[0]}")
+            notes.append(duplicates_note([clip.file for clip in duplicates if not clip.control_of]))
         filter_counts = {key: {step: tally[*key, step] for step in FILTER_STAGES} for key in _tally_keys(config)}
         notes += [f"no clips of {', '.join(key)}" for key, row in filter_counts.items() if not row["left"]]
         notes += [f"only one clip of {', '.join(key)}" for key, row in filter_counts.items() if row["left"] == 1]
