@@ -60,7 +60,7 @@ class FilmPicture:
 
 @dataclass(frozen=True)
 class ClipSampling:
-    """How a run sampled the clips of its videos, and which of them this is."""
+    """Sampling of a run's clips from its videos, and which of them this is."""
 
     clips_per_video: int = 1
     interval_seconds: float | None = None

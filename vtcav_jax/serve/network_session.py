@@ -152,7 +152,7 @@ class NetworkSession:
         network = self.shelf.network(reference)
         check_map_request(network, target, method, stage)
         video = clip.frames[None]
-        attribution = attribute(network, video, target, method, stage or None, **method_options(network, method))
+        attribution = attribute(network, video, target, method, stage or None, **requested_map_options(network, method))
         logits = np.asarray(tap.compute_logits(network.model, network.clip_spec.normalise(jnp.asarray(video))))
         (spec,) = parse_targets(network, [target])
         (answer,) = spec.answers(logits).tolist()
@@ -180,7 +180,7 @@ class NetworkSession:
         return clip_map.name
 
 
-def method_options(network: Network, method: str) -> dict[str, Any]:
+def requested_map_options(network: Network, method: str) -> dict[str, Any]:
     """Return the arguments that a method needs."""
     return {"bounds": pixel_bounds(network.clip_spec)} if method == "deep_taylor" else {}
 
@@ -189,7 +189,7 @@ def requestable_methods(network: Network) -> list[dict[str, Any]]:
     """Return the methods that a page can ask for, with their forward passes per clip."""
     shape = network.clip_spec.shape[:3]
     return [
-        {"method": name, "passes": planned_passes(name, shape, **method_options(network, name))}
+        {"method": name, "passes": planned_passes(name, shape, **requested_map_options(network, name))}
         for name in METHODS
         if name not in NEEDS_REFERENCES
     ]

@@ -15,7 +15,7 @@ from vtcav_jax.report.run_reader import TaskRecord
 
 @dataclass(frozen=True)
 class NetworkReference:
-    """How a run's network is loaded, from the flags of its command."""
+    """Reference to a run's network, from the flags of its command."""
 
     model: str
     labels: str = ""

@@ -150,7 +150,7 @@ class ServedRun:
         if (stage, vector) in self._step_norms:
             return self._step_norms[stage, vector]
         for row in self.score_rows:
-            if row.stage == stage and vector_name(row) == vector and row.derivative:
+            if row.stage == stage and tested_vector_name(row) == vector and row.derivative:
                 return abs(row.step_effect_in_sample / row.derivative)
         return math.nan
 
@@ -163,7 +163,7 @@ class ServedRun:
         rows = [
             row
             for row in self.score_rows
-            if row.target == target and stage in ("", row.stage) and vector in ("", vector_name(row))
+            if row.target == target and stage in ("", row.stage) and vector in ("", tested_vector_name(row))
         ]
         return [self._test(row) for row in sorted(rows, key=self._strength)]
 
@@ -175,7 +175,7 @@ class ServedRun:
         effect = effect_size(row, self.statistic)
         return {
             "stage": row.stage,
-            "vector": vector_name(row),
+            "vector": tested_vector_name(row),
             "title": row.name,
             "effect": effect.value,
             "low": effect.low,
@@ -219,7 +219,7 @@ class ServedRun:
         return folder if folder and folder.is_dir() else None
 
 
-def vector_name(row: ScoreRow) -> str:
+def tested_vector_name(row: ScoreRow) -> str:
     return f"{row.concept}/{row.clip_type}/{row.negatives}"
 
 

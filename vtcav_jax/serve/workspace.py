@@ -23,7 +23,7 @@ from vtcav_jax.serve.served_run import (
     distinct_names,
     is_concept_folder,
     open_served_run,
-    vector_name,
+    tested_vector_name,
 )
 from vtcav_jax.tap import stages_of
 from vtcav_jax.tcav.vector_file import VECTORS_FILE, VectorBundle, list_vectors, load_vectors
@@ -103,7 +103,7 @@ class Workspace:
         }
         if task == "tcav":
             facts["stages"] = list(dict.fromkeys(row.stage for row in run.score_rows))[:MAX_CHOICES]
-            facts["vectors"] = list(dict.fromkeys(vector_name(row) for row in run.score_rows))[:MAX_CHOICES]
+            facts["vectors"] = list(dict.fromkeys(tested_vector_name(row) for row in run.score_rows))[:MAX_CHOICES]
         if task == "attribute" and run.maps:
             facts["maps"] = run.maps.maps
         return facts
@@ -117,7 +117,12 @@ class Workspace:
                 view: dict[str, Any] = {"run": run.name, "task": task}
                 if task == "tcav" and (row := run.strongest_test()):
                     sorting = "down" if row.derivative >= 0 else "up"
-                    view |= {"target": row.target, "stage": row.stage, "vector": vector_name(row), "sort": sorting}
+                    view |= {
+                        "target": row.target,
+                        "stage": row.stage,
+                        "vector": tested_vector_name(row),
+                        "sort": sorting,
+                    }
                 else:
                     view |= {"target": run.table(task).targets[0], "sort": "down"}
                 choice = ClipChoice(view["target"], view.get("stage", ""), view.get("vector", ""))

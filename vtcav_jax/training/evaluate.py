@@ -13,7 +13,7 @@ from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import ReadResult, SamplingConfig, Source, stream
 from vtcav_jax.displayed_result import DisplayedResult
 from vtcav_jax.stats.intervals import clustered_share_ci
-from vtcav_jax.training.label_join import join_heads
+from vtcav_jax.training.label_join import match_heads
 
 Probabilities = Float[np.ndarray, " k"]
 
@@ -113,7 +113,7 @@ def measure_accuracy(
 
     Adds the others to `failed`.
     """
-    joins = join_heads(network.heads, source.heads)
+    joins = match_heads(network.heads, source.heads)
     results: dict[str, list[tuple[bool, str]]] = {join.head: [] for join in joins}
     for read, probability in predict_source(
         network, source, batch_size, SamplingConfig(normalise=False), num_workers=num_workers, positions=positions

@@ -40,7 +40,7 @@ def comparable_name(name: str) -> str:
     return "".join(c for c in unicodedata.normalize("NFKD", name).casefold() if c.isalnum())
 
 
-def join_heads(network_heads: Heads, source_heads: Heads) -> list[HeadJoin]:
+def match_heads(network_heads: Heads, source_heads: Heads) -> list[HeadJoin]:
     """Join the heads of the same name, or a single head of one side with the head that has most of its classes.
 
     Classes of the same name are one; case, spaces and punctuation may differ unless two names then coincide. Raises

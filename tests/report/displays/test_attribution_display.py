@@ -9,7 +9,7 @@ import pytest
 
 from vtcav_jax.attribution.result import Attribution, concatenate_attributions
 from vtcav_jax.attribution.videos.map_store import half_mass_fraction
-from vtcav_jax.report.displays.attribution import clip_profiles, displayed_frames, map_table
+from vtcav_jax.report.displays.attribution import attribution_table, clip_profiles, displayed_frames
 from vtcav_jax.report.displays.notebook_html import MAX_HTML_BYTES
 
 RANDOM = np.random.default_rng(0)
@@ -71,7 +71,7 @@ def test_maps_without_frames_are_on_grey():
 
 def test_the_numbers_are_those_of_the_maps():
     maps = make_maps()
-    table = map_table(maps)
+    table = attribution_table(maps)
     profile = np.abs(maps.map.astype(np.float64)).sum((2, 3))
     for i, line in enumerate(table.lines):
         row = dict(zip(table.columns, line))

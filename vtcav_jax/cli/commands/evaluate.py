@@ -36,7 +36,7 @@ from vtcav_jax.runs import directory
 from vtcav_jax.runs.tables import write_rows
 from vtcav_jax.settings import BATCH_HELP, MAX_BATCH_SIZE, MAX_SEED, SEED_HELP, concerning, setting
 from vtcav_jax.training.evaluate import predict_source
-from vtcav_jax.training.label_join import HeadJoin, join_heads, unmatched_classes
+from vtcav_jax.training.label_join import HeadJoin, match_heads, unmatched_classes
 
 PREDICTIONS_FOLDER = "predictions"
 MAX_NAMED_UNMATCHED = 8  # classes on the terminal
@@ -67,7 +67,7 @@ def evaluate(args: EvaluateArguments, context: CommandContext) -> None:
         seed=args.seed,
     )
     with concerning("videos"):
-        joins = join_heads(network.heads, source.heads)
+        joins = match_heads(network.heads, source.heads)
         positions = [i for i, item in enumerate(source.items) if network_labels(item, joins)]
         if not positions:
             raise ValueError(f"no video of {source.spec} has a label that is a class of the network")

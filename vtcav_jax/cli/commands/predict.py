@@ -36,7 +36,7 @@ from vtcav_jax.settings import (
     setting,
 )
 from vtcav_jax.training.evaluate import predict_clips, predict_source
-from vtcav_jax.training.label_join import join_heads
+from vtcav_jax.training.label_join import match_heads
 
 PREDICTION_COLUMNS = ("clip", "head", "rank", "class", "label", "probability")
 MAX_VIDEO_ROWS = 40  # rows of the table of videos on the terminal
@@ -114,7 +114,7 @@ def predict(args: PredictArguments, context: CommandContext) -> None:
 def print_accuracy(network: models.Network, source: Source, by_position: dict[int, np.ndarray]) -> None:
     """Print the accuracy on videos whose labels are classes of the network; a note says why there is none."""
     try:
-        heads = labelled_predictions(network, source, join_heads(network.heads, source.heads), by_position)
+        heads = labelled_predictions(network, source, match_heads(network.heads, source.heads), by_position)
     except ValueError as error:
         info(f"\nnote: no accuracy is computed: {error}")
         return

@@ -9,7 +9,7 @@ from vtcav_jax.cli.arguments import run_folder
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import emit, info
 from vtcav_jax.report.build import write_comparison, write_report
-from vtcav_jax.report.displays.run_folder import read_table
+from vtcav_jax.report.displays.run_folder import read_run_table
 from vtcav_jax.report.displays.table_files import write_latex
 from vtcav_jax.report.run_reader import open_run_folder
 from vtcav_jax.runs.lock import lock_folder
@@ -71,7 +71,7 @@ def write_latex_tables(folder: Path) -> None:
     """Write the tables of a run as LaTeX, and print what was written and what is too long."""
     out, too_long = folder / "tables", []
     for path in open_run_folder(folder).table_paths:
-        table = read_table(path)
+        table = read_run_table(path)
         if len(table.lines) > MAX_LATEX_ROWS:
             too_long.append(f"{path.name} ({len(table.lines)} rows)")
             continue

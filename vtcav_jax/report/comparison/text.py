@@ -25,7 +25,7 @@ def comparison_answers(
         keys = [k for k in common_keys if (k.target, k.concept) == (target, concept)]
         signs = [_found_sign(primary_tests([table[k] for k in keys])[1]) for table in tables]
         motion_found = [any(is_finding(table[k]) for k in keys if table[k].comparison == "motion") for table in tables]
-        elsewhere = _found_elsewhere(keys, tables)
+        elsewhere = _other_findings(keys, tables)
         if not any(signs) and not any(motion_found) and not elsewhere:
             silent.append(f"{concept} for {target}")
             continue
@@ -53,22 +53,22 @@ def _found_sign(rows: Sequence[ScoreRow]) -> str:
     return "" if not signs else "±" if len(signs) > 1 else "+" if signs == {True} else "-"
 
 
-def _found_elsewhere(keys: Sequence[ScoreKey], tables: Sequence[ScoreTable]) -> dict[str, list[int]]:
+def _other_findings(keys: Sequence[ScoreKey], tables: Sequence[ScoreTable]) -> dict[str, list[int]]:
     """Return other negatives than the primary ones that a finding is compared with, and the numbers of the runs."""
-    found: dict[str, list[int]] = {}
+    run_numbers: dict[str, list[int]] = {}
     for i, table in enumerate(tables):
         primary, _ = primary_tests([table[k] for k in keys])
         rows = [table[k] for k in keys if table[k].negatives != primary and table[k].comparison != "motion"]
         for negatives in unique_in_order([row.negatives for row in rows if is_finding(row)]):
-            found.setdefault(negatives, []).append(i)
-    return found
+            run_numbers.setdefault(negatives, []).append(i)
+    return run_numbers
 
 
-def _describe_elsewhere(labels: Sequence[str], found: Mapping[str, Sequence[int]]) -> str:
+def _describe_elsewhere(labels: Sequence[str], run_numbers: Mapping[str, Sequence[int]]) -> str:
     return "".join(
         f"; compared with {negatives}, a significant effect in"
         f" {_all_runs(len(labels)) if len(runs) == len(labels) else join_names([labels[i] for i in runs])}"
-        for negatives, runs in found.items()
+        for negatives, runs in run_numbers.items()
     )
 
 

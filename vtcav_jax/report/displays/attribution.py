@@ -72,7 +72,7 @@ def view_attribution(result: Attribution) -> ResultView:
     return ResultView(
         heading=repr(result),
         notes=tuple(notes),
-        tables={"maps": lambda: map_table(result), "profile": lambda: profile_table(result)},
+        tables={"maps": lambda: attribution_table(result), "profile": lambda: profile_table(result)},
         columns=COLUMNS,
         plots={"maps": lambda: plot_maps(result), "profile": lambda: plot_profile(result)},
         pictures=lambda: animation_pictures(result),
@@ -84,7 +84,7 @@ def view_attribution(result: Attribution) -> ResultView:
     )
 
 
-def map_table(result: Attribution) -> ResultTable:
+def attribution_table(result: Attribution) -> ResultTable:
     gaps = np.full(len(result.map), math.nan) if result.completeness_gap is None else result.completeness_gap
     rows = []
     for i, values in enumerate(result.map):

@@ -64,7 +64,7 @@ def _score_figures(result: MethodScores) -> list[Figure]:
 
 
 @dataclass(frozen=True)
-class AccuracyRow:
+class HeadAccuracyRow:
     """Accuracy of one head, with its 95 % interval over source videos."""
 
     head: str
@@ -78,10 +78,10 @@ class AccuracyRow:
 
 def view_accuracy(result: Accuracy) -> ResultView:
     low, high = result.interval
-    row = AccuracyRow(result.head, result.share, low, high, result.n_correct, result.n_clips, result.n_videos)
+    row = HeadAccuracyRow(result.head, result.share, low, high, result.n_correct, result.n_clips, result.n_videos)
     estimate = Estimate(result.head, result.share, low, high, result.n_videos)
     return ResultView(
         heading=repr(result),
-        tables={"accuracy": lambda: ResultTable.of_rows(AccuracyRow, [row])},
+        tables={"accuracy": lambda: ResultTable.of_rows(HeadAccuracyRow, [row])},
         figures=lambda: [estimate_figure("accuracy", f"accuracy of {result.head}", "share of clips", [estimate])],
     )

@@ -78,7 +78,7 @@ def view_experiment(result: ExperimentResults) -> ResultView:
             "calibration": _table(CalibrationRow, result.calibration),
         },
         columns=SCORE_COLUMNS,
-        figures=lambda: depth_figures(result.rows, statistic),
+        figures=lambda: tcav_depth_figures(result.rows, statistic),
     )
 
 
@@ -88,7 +88,7 @@ def _experiment_statistic(folder: Path) -> str:
     return load_json(path)["request"]["statistic"] if path.is_file() else ExperimentConfig.statistic
 
 
-def depth_figures(rows: Sequence[ScoreRow], statistic: str) -> list[Figure]:
+def tcav_depth_figures(rows: Sequence[ScoreRow], statistic: str) -> list[Figure]:
     """Return the effect by stage of each concept on each class."""
     figures = []
     for target in dict.fromkeys(row.target for row in rows):

@@ -23,7 +23,7 @@ def view_run_folder(run: RunFolder) -> ResultView:
     return ResultView(
         heading=repr(run),
         notes=(page_note,),
-        tables={path.stem: partial(read_table, path) for path in paths},
+        tables={path.stem: partial(read_run_table, path) for path in paths},
         figures=lambda: page_figures(run),
     )
 
@@ -34,7 +34,7 @@ def page_figures(run: RunFolder) -> list[Figure]:
     return [figure for build in builders for section in build(run) for figure in section.figures]
 
 
-def read_table(path: Path) -> ResultTable:
+def read_run_table(path: Path) -> ResultTable:
     """Return a table of the run with numbers, truth values and texts as in the command."""
     with path.open(newline="", encoding="utf-8") as file:
         lines = list(csv.reader(file))
