@@ -9,17 +9,18 @@ from tests.faults.material import SECONDS_UNTIL_HANG, quick
 
 
 def start_processes(command: list[str], count: int) -> list[subprocess.Popen[str]]:
-    """Start a command in `count` processes that share its work."""
+    """Start a command in `count` processes that share its work, with one thread of NumPy's products each."""
     with socket.socket() as unused:
         unused.bind(("localhost", 0))
         port = unused.getsockname()[1]
+    shared = [f"--coordinator=localhost:{port}", f"--num_processes={count}"] if count > 1 else []
     return [
         subprocess.Popen(
             [
-                *(sys.executable, "-m", "vtcav_jax", *quick(command), f"--coordinator=localhost:{port}"),
-                *(f"--num_processes={count}", f"--process_id={i}"),
+                *(sys.executable, "-m", "vtcav_jax", *quick(command), *shared),
+                *([f"--process_id={i}"] if shared else []),
             ],
-            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+            env=os.environ | {"JAX_PLATFORMS": "cpu", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.faults.material import TASKS, file_hashes, make_material, run_command
+from tests.faults.material import TASKS, file_hashes, make_material
 from tests.faults.processes import finish, start_processes
 from vtcav_jax.cli.arguments import ProcessArguments
 from vtcav_jax.cli.tasks import TASKS as ALL_TASKS
@@ -31,7 +31,7 @@ def test_processes_write_the_bytes_of_one(material, tmp_path, name, count):
     task, folder = TASKS[name], tmp_path / "work"
     command = task.command(material, folder / "out")
     folder.mkdir()
-    code, output = run_command(command)
+    ((code, output),) = finish(start_processes(command, 1))
     assert code == 0, output
     expected = file_hashes(folder, task.unequal)
     shutil.rmtree(folder)
@@ -47,7 +47,7 @@ def test_processes_write_the_bytes_of_one(material, tmp_path, name, count):
 def test_a_lost_process_is_an_error_of_the_others_and_repeating_the_command_completes_the_run(material, tmp_path):
     task, folder = TASKS["motion"], tmp_path / "work"
     command = task.command(material, folder / "out")
-    assert run_command(command)[0] == 0
+    assert finish(start_processes(command, 1))[0][0] == 0
     expected = file_hashes(folder, task.unequal)
     shutil.rmtree(folder)
     first, second = start_processes(command, 2)
