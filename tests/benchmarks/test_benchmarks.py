@@ -133,7 +133,10 @@ def test_peak_memory():
     with decode.Memory(decode._resident(decode.psutil.Process())) as memory, mmap.mmap(-1, 2**26) as held:
         held[:: mmap.PAGESIZE] = b"x" * (2**26 // mmap.PAGESIZE)
         time.sleep(0.2)
-    assert 50 < memory.process_peak < 200 and memory.children_peak == 0
+    assert 50 < memory.process_peak < 200
+    assert (
+        memory.children_peak == 0 or decode.psutil.Process().children()
+    )  # such as the server of other tests' commands
 
 
 def test_both_readers_of_the_benchmark_return_the_same_clip(tmp_path, monkeypatch):

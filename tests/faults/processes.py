@@ -31,5 +31,11 @@ def start_processes(command: list[str], count: int) -> list[subprocess.Popen[str
 
 def finish(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
     """Return the exit code and the output of each process."""
-    outputs = [process.communicate(timeout=SECONDS_UNTIL_HANG) for process in processes]
+    try:
+        outputs = [process.communicate(timeout=SECONDS_UNTIL_HANG) for process in processes]
+    except subprocess.TimeoutExpired:
+        for process in processes:
+            process.kill()
+            process.communicate()
+        raise
     return [(process.returncode, out + errors) for process, (out, errors) in zip(processes, outputs, strict=True)]
