@@ -30,7 +30,7 @@ def saved(made):
         return {row["file"]: (row["verdict"], row["name"]) for row in csv.DictReader(file)}
 
 
-def wait_until(true, seconds=15.0):
+def wait_until(true, seconds=60.0):
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline
