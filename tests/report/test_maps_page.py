@@ -240,9 +240,9 @@ def test_marks_are_at_their_values_and_within_the_border():
     figure = motion_figures.clip_motion_figure([*MOTIONS, clip_row(9, 7.0)])
     marks = [e for e in figure.elements if e.startswith("<circle")]
     places = [float(mark.split('cx="')[1].split('"')[0]) for mark in marks]
-    per_unit = (places[1] - places[0]) / 0.2
     drawn = (0.1, 0.3, 0.8, motion_figures.MAX_DRAWN_SHARE)  # the last is 7
-    assert places == pytest.approx([places[0] + per_unit * (share - 0.1) for share in drawn], abs=2)
+    per_unit = (places[-1] - places[0]) / (drawn[-1] - drawn[0])
+    assert places == pytest.approx([places[0] + per_unit * (share - 0.1) for share in drawn], abs=0.06)
     assert places[0] > 140 and places[-1] < motion_figures.FIGURE_WIDTH - 22
     assert "700 % (690 to 710 %)" in marks[-1]
     many = motion_figures.clip_motion_figure([clip_row(i, i / 500) for i in range(300)])
