@@ -52,7 +52,7 @@ def write_tcav_figures() -> None:
 def write_serve_screenshot(run: Path) -> None:
     """Write a picture of the interactive page of a run, with maps and after a step along the concept."""
     from PIL import Image
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import sync_playwright  # pyright: ignore[reportMissingImports] (not in the test environment)
 
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with ServeProcess(f"--run={run}", "--port=0") as server, sync_playwright() as playwright:

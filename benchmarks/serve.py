@@ -67,7 +67,7 @@ def time_action(page: Any, act: Callable[[int], object], is_done: str, repeats: 
 
 
 def measure(folder: Path, n_clips: int, clicks: int) -> list[dict[str, Any]]:
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import sync_playwright  # pyright: ignore[reportMissingImports] (not in the test environment)
 
     start = time.perf_counter()
     made = make_run(folder / "run", n_clips)
