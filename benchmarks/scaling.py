@@ -1,4 +1,4 @@
-"""How time grows with the number of clips, features, concepts, tests and processes; each curve by itself.
+"""Measure how time grows with the number of clips, features, concepts, tests and processes; each curve by itself.
 
     python -m benchmarks.scaling [--curves=clips,features,concepts,tests,processes] [--small]
 

@@ -70,11 +70,11 @@ def measure(folder: Path, n_clips: int, clicks: int) -> list[dict[str, Any]]:
     from playwright.sync_api import sync_playwright  # pyright: ignore[reportMissingImports] (not in the test environment)
 
     start = time.perf_counter()
-    made = make_run(folder / "run", n_clips)
+    run = make_run(folder / "run", n_clips)
     print(f"made the run in {time.perf_counter() - start:.0f} s", flush=True)
     start = time.perf_counter()
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    with ServeProcess(f"--run={made.folder}", "--port=0") as server, sync_playwright() as playwright:
+    with ServeProcess(f"--run={run.folder}", "--port=0") as server, sync_playwright() as playwright:
         ready = time.perf_counter() - start
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1400, "height": 900})
@@ -105,8 +105,8 @@ def measure(folder: Path, n_clips: int, clicks: int) -> list[dict[str, Any]]:
     ]
     for what, seconds in timings.items():
         timing = as_row(Timing.from_seconds(seconds))
-        kept = {name: timing[name] for name in ("median_s", "p10_s", "p90_s", "repeats")}
-        rows.append({"what": what, "clips": n_clips, "memory_mib": round(rss), **kept})
+        columns = {name: timing[name] for name in ("median_s", "p10_s", "p90_s", "repeats")}
+        rows.append({"what": what, "clips": n_clips, "memory_mib": round(rss), **columns})
         print(f"{what}: median {timing['median_s']:.3f} s, 90 % within {timing['p90_s']:.3f} s", flush=True)
     return rows
 

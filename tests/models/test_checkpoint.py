@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -11,8 +10,6 @@ from flax import nnx
 from tests.support.typed import module_of, present
 from vtcav_jax import models
 from vtcav_jax.models import parameters
-from vtcav_jax.models.layers import convolution
-from vtcav_jax.models.layers.convolution import conv_module_on_cpu
 from vtcav_jax.worlds import WORLDS
 
 HEADS = {"shape": ("plus", "ring"), "direction": ("left", "right", "up")}
@@ -154,84 +151,3 @@ def test_the_small_cnn_treats_clips_independently(network):
     together = np.asarray(network(video))
     alone = np.concatenate([np.asarray(network(video[i : i + 1])) for i in range(3)])
     np.testing.assert_allclose(together, alone, atol=1e-6)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kernel", [(3, 5, 5), (1, 3, 3), (4, 2, 3)])
-@pytest.mark.parametrize("strides", [(1, 1, 1), (2, 2, 2), (1, 2, 2), (3, 1, 2)])
-@pytest.mark.parametrize("frames", [1, 2, 7])
-def test_stacked_frames_give_the_convolution_and_its_gradient(kernel, strides, frames, float64):
-    conv = nnx.Conv(3, 4, kernel, strides=strides, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
-    present(conv.bias)[...] = jnp.arange(4.0)
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, frames, 6, 7, 3)))
-    expected, pullback = jax.vjp(lambda c, x: c(x), conv, x)
-    stacked, pullback_2 = jax.vjp(lambda c, x: conv_module_on_cpu(x, c), conv, x)
-    np.testing.assert_allclose(stacked, expected, atol=1e-12)
-    direction = jnp.asarray(np.random.default_rng(1).normal(size=expected.shape))
-    for a, b in zip(jax.tree.leaves(pullback(direction)), jax.tree.leaves(pullback_2(direction)), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-12)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("ungrouped", [128, 0], ids=["zeros between groups", "groups"])
-@pytest.mark.parametrize(
-    ("kernel", "strides", "groups"), [((3, 3, 3), (1, 2, 2), 3), ((1, 3, 3), (1, 1, 1), 6), ((3, 7, 7), (2, 2, 2), 1)]
-)
-def test_groups_and_padding_on_both_sides_give_the_same(kernel, strides, groups, ungrouped, float64, monkeypatch):
-    monkeypatch.setattr(convolution, "MAX_DENSE_CHANNELS", ungrouped)
-    options = dict(groups=groups, dtype=jnp.float64, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
-    conv = convolution.same_padded_conv(6, 12, kernel, strides, **options)
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 6, 7, 6)))
-
-    def plain(conv, x):
-        return nnx.Conv.__call__(conv, x)
-
-    expected, pullback = jax.vjp(jax.jit(plain), conv, x)
-    stacked, pullback_2 = jax.vjp(jax.jit(lambda c, x: conv_module_on_cpu(x, c)), conv, x)
-    np.testing.assert_allclose(stacked, expected, atol=1e-12)
-    direction = jnp.asarray(np.random.default_rng(1).normal(size=expected.shape))
-    for a, b in zip(jax.tree.leaves(pullback(direction)), jax.tree.leaves(pullback_2(direction)), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-12)
-
-
-CONVOLUTIONS = [  # shape of the input, kernel, strides
-    ((2, 8, 25, 26, 16), (3, 3, 3, 16, 20), (1, 1, 1)),  # Winograd, tiles of 4
-    ((1, 4, 30, 26, 72), (3, 3, 3, 72, 20), (1, 1, 1)),  # frames summed within the product
-    ((2, 4, 13, 14, 16), (1, 3, 3, 16, 20), (1, 1, 1)),  # tiles of 2
-    ((3, 2, 7, 7, 16), (3, 3, 3, 16, 5), (1, 1, 1)),  # tap by tap
-    ((2, 5, 9, 10, 16), (3, 3, 3, 16, 5), (2, 2, 2)),
-    ((2, 7, 9, 10, 16), (3, 1, 1, 16, 5), (2, 1, 1)),
-    ((2, 7, 9, 10, 16), (1, 1, 1, 16, 5), (2, 2, 2)),
-    ((2, 4, 20, 21, 16), (2, 4, 3, 16, 6), (1, 2, 3)),
-    ((2, 4, 9, 10, 6), (3, 3, 3, 1, 6), (1, 1, 1)),  # each channel by itself
-    ((2, 4, 17, 18, 6), (3, 3, 3, 1, 6), (1, 8, 8)),
-    ((2, 4, 9, 10, 6), (3, 3, 3, 1, 6), (2, 2, 2)),
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("padding", ["half", "SAME", "one side"])
-@pytest.mark.parametrize(("shape", "size", "strides"), CONVOLUTIONS)
-def test_convolutions_of_products_are_those_of_xla(shape, size, strides, padding, float64):
-    random = np.random.default_rng(0)
-    x, kernel = (jnp.asarray(random.normal(size=part)) for part in (shape, size))
-    groups = shape[-1] // size[3]
-    pads = {
-        "half": tuple((n // 2, n // 2) for n in size[:3]),
-        "SAME": tuple(jax.lax.padtype_to_pads(shape[1:4], size[:3], strides, "SAME")),
-        "one side": ((1, 1), (0, 0), (0, 1)),
-    }[padding]
-
-    def by_xla(x, kernel):
-        names = ("NDHWC", "DHWIO", "NDHWC")
-        return jax.lax.conv_general_dilated(
-            x, kernel, strides, pads, dimension_numbers=names, feature_group_count=groups
-        )
-
-    ours = jax.jit(lambda x, kernel: convolution.conv_on_cpu(x, kernel, None, strides, pads, groups))
-    (expected, pullback), (output, our_pullback) = jax.vjp(by_xla, x, kernel), jax.vjp(ours, x, kernel)
-    direction = jnp.asarray(random.normal(size=expected.shape))
-    clip_by_clip = jax.vmap(lambda clip: ours(clip[None], kernel)[0])(x)
-    pairs = [(output, expected), (clip_by_clip, expected), *zip(our_pullback(direction), pullback(direction))]
-    for value, reference in pairs:
-        np.testing.assert_allclose(value, reference, rtol=0, atol=1e-12 * np.abs(reference).max())

@@ -1,16 +1,15 @@
 """3D convolution that is also fast on a CPU, where XLA's own reaches a third of the speed of its matrix products.
 
-With 16 channels or more, convolutions are made of matrix products (`winograd`, `tap_products`); those of each channel
-by itself, of sums of shifted inputs (`depthwise`). Few channels stay one 2D convolution in which the frames that a
-kernel spans are stacked as channels, and a stem with a large kernel and a stride is computed on blocks of pixels
-without a stride, whose gradient is three to five times as fast. Many small groups are slow everywhere: up to
-`MAX_DENSE_CHANNELS`, a dense kernel with zeros between the groups takes less time.
+With 16 channels or more, convolutions are made of matrix products (`winograd`, `column_products`); those of each
+channel by itself, of sums of shifted inputs (`depthwise`). Few channels stay one 2D convolution in which the frames
+that a kernel spans are stacked as channels; a stem with a large kernel and a stride is computed on blocks of pixels
+without a stride. The gradient for an input of few channels is `overlap_add`. Groups are products of all groups at once.
 
 The products have a gradient of their own, so that forward-mode differentiation (`jax.jvp`) of a network with
 convolutions fails on a CPU; two reverse passes give the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -19,8 +18,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from vtcav_jax.models.layers.column_products import (
+    Padding,
+    column_products_conv,
+    frame_products_conv,
+    prefer_frame_products,
+)
 from vtcav_jax.models.layers.depthwise import depthwise_conv, depthwise_input_gradient, depthwise_kernel_gradient
-from vtcav_jax.models.layers.tap_products import Padding, tap_products_conv, tap_products_gradients
+from vtcav_jax.models.layers.overlap_add import overlap_add_input_gradient
+from vtcav_jax.models.layers.tap_products import tap_products_gradients
 from vtcav_jax.models.layers.winograd import (
     MIN_CHANNELS,
     WinogradPlan,
@@ -33,7 +39,6 @@ from vtcav_jax.platforms import on_cpu
 
 ONES: Triple = (1, 1, 1)  # sizes and strides along time, height and width
 THREES: Triple = (3, 3, 3)
-MAX_DENSE_CHANNELS = 128  # input channels up to which a dense kernel is faster than groups
 MIN_BLOCK_KERNEL = 5  # shorter side of a kernel from which blocks are faster than a stride
 
 
@@ -77,14 +82,12 @@ def conv_on_cpu(
     """Compute a 3D convolution in the way that is fastest on a CPU, in `dtype` if given."""
     if dtype is not None:
         x, kernel = x.astype(dtype), kernel.astype(dtype)
-    is_depthwise = groups == x.shape[-1] == kernel.shape[-1] > 1
-    if groups > 1 and not is_depthwise and x.shape[-1] <= MAX_DENSE_CHANNELS:
-        kernel, groups = densify_kernel(kernel, groups), 1
-    is_large_stem = max(strides[1:]) > 1 and min(kernel.shape[1:3]) >= MIN_BLOCK_KERNEL
-    if is_depthwise or (groups == 1 and x.shape[-1] >= MIN_CHANNELS and not is_large_stem):
-        y = _traced_conv_of_products(x, kernel, tuple(strides), tuple((before, after) for before, after in padding))
-    else:
-        y = conv_as_2d(x, kernel, strides, padding, groups)
+    if x.shape[-1] != groups * kernel.shape[3]:
+        raise ValueError(
+            f"expected {groups * kernel.shape[3]} channels for a kernel {kernel.shape} in {groups} groups, got "
+            f"{x.shape[-1]}; make another convolution"
+        )
+    y = _traced_conv_of_products(x, kernel, tuple(strides), tuple((before, after) for before, after in padding))
     return y if bias is None else y + bias.astype(y.dtype)[None, None, None, None]
 
 
@@ -92,13 +95,40 @@ def conv_on_cpu(
 def _conv_of_products(
     x: Float[Array, "b t h w c"], kernel: Float[Array, "kt kh kw g d"], strides: Triple, padding: Padding
 ) -> Float[Array, "b t2 h2 w2 d"]:
-    """Compute a convolution without groups, or of each channel by itself, from products."""
-    if kernel.shape[3] < x.shape[-1]:
+    if _is_depthwise(kernel, x.shape[-1]):
         return depthwise_conv(x, kernel, strides, padding)
+    if kernel.shape[3] < x.shape[-1]:
+        groups = x.shape[-1] // kernel.shape[3]
+        return _map_groups(
+            groups, partial(column_products_conv, strides=strides, padding=padding, groups=groups), x, kernel
+        )
+    if _has_few_channels(kernel):
+        return conv_as_2d(x, kernel, strides, padding)
+    return _plain_conv(x, kernel, strides, padding)
+
+
+def _is_depthwise(kernel: Array, channels: int) -> bool:
+    return kernel.shape[3] == 1 and kernel.shape[4] == channels > 1
+
+
+def _has_few_channels(kernel: Array) -> bool:
+    return kernel.shape[3] < MIN_CHANNELS and max(kernel.shape[1:3]) > 1
+
+
+def _map_groups(groups: int, compute: Callable[..., Any], *arrays: Array) -> Any:
+    """Apply a function to each group of the last axis of the arrays, all at once."""
+    results = jax.vmap(compute, 4, 4)(*(a.reshape(*a.shape[:4], groups, -1) for a in arrays))
+    return jax.tree.map(lambda a: a.reshape(*a.shape[:4], -1), results)
+
+
+def _plain_conv(x: Array, kernel: Array, strides: Triple, padding: Padding) -> Array:
     if kernel.shape[:3] == ONES and not any(map(any, padding)):
         return x[:, :: strides[0], :: strides[1], :: strides[2]] @ kernel[0, 0, 0]
     plan = _plan_winograd(x, kernel, strides, padding)
-    return winograd_conv(x, kernel, plan) if plan else tap_products_conv(x, kernel, strides, padding)
+    if plan:
+        return winograd_conv(x, kernel, plan)
+    is_over_time = prefer_frame_products(x.shape, kernel.shape, strides, padding)
+    return (frame_products_conv if is_over_time else column_products_conv)(x, kernel, strides, padding)
 
 
 def _plan_winograd(x: Array, kernel: Array, strides: Triple, padding: Padding) -> WinogradPlan | None:
@@ -110,19 +140,30 @@ def _plan_winograd(x: Array, kernel: Array, strides: Triple, padding: Padding) -
 
 def _conv_gradients(strides: Triple, padding: Padding, saved: tuple[Array, Array], y: Array) -> tuple[Any, Any]:
     x, kernel = saved
-    if kernel.shape[3] < x.shape[-1]:
+    if _is_depthwise(kernel, x.shape[-1]):
         arguments = (x, kernel, y, strides, padding)
         return depthwise_input_gradient(*arguments), depthwise_kernel_gradient(*arguments)
-    of_input, of_kernel = tap_products_gradients(x, kernel, y, strides, padding)
-    sizes = kernel.shape[:3]
-    if strides == ONES:
-        flipped = kernel[::-1, ::-1, ::-1].swapaxes(3, 4)
-        pads = tuple((size - 1 - before, size - 1 - after) for size, (before, after) in zip(sizes, padding))
-        x_gradient = _conv_of_products(y, flipped, strides, pads) if min(map(min, pads)) >= 0 else of_input()
-    else:
-        x_gradient = of_input()
+    if kernel.shape[3] < x.shape[-1]:
+        groups = x.shape[-1] // kernel.shape[3]
+        conv = partial(column_products_conv, groups=groups)
+        return _map_groups(groups, partial(_product_gradients, strides, padding, conv), x, kernel, y)
+    if _has_few_channels(kernel):
+        pull = jax.vjp(lambda kernel: conv_as_2d(x, kernel, strides, padding), kernel)[1]
+        return overlap_add_input_gradient(x.shape, kernel, y, strides, padding), *pull(y)
+    x_gradient, kernel_gradient = _product_gradients(strides, padding, conv_of_products, x, kernel, y)
     plan = _plan_winograd(x, kernel, strides, padding)
-    return x_gradient, winograd_kernel_gradient(x, y, sizes[0], plan) if plan else of_kernel()
+    return x_gradient, winograd_kernel_gradient(x, y, kernel.shape[0], plan) if plan else kernel_gradient
+
+
+def _product_gradients(
+    strides: Triple, padding: Padding, conv: Callable[..., Array], x: Array, kernel: Array, y: Array
+) -> tuple[Array, Array]:
+    """Return both gradients without groups; that for the input of a convolution without strides is one as well."""
+    of_input, of_kernel = tap_products_gradients(x, kernel, y, strides, padding)
+    pads = tuple((size - 1 - before, size - 1 - after) for size, (before, after) in zip(kernel.shape, padding))
+    if strides != ONES or min(map(min, pads)) < 0:
+        return of_input(), of_kernel()
+    return conv(y, kernel[::-1, ::-1, ::-1].swapaxes(3, 4), strides, pads), of_kernel()
 
 
 _conv_of_products.defvjp(
@@ -133,7 +174,7 @@ _conv_of_products.defvjp(
 def conv_of_products(
     x: Float[Array, "b t h w c"], kernel: Float[Array, "kt kh kw g d"], strides: Triple, padding: Padding
 ) -> Float[Array, "b t2 h2 w2 d"]:
-    """Compute a convolution without groups, or of each channel by itself, from products; linear in both arguments.
+    """Compute a convolution, linear in both arguments.
 
     It is a function of its own in traces, by whose name relevance propagation recognises a linear layer.
     """
@@ -146,26 +187,24 @@ _traced_conv_of_products = jax.jit(conv_of_products, static_argnums=(2, 3))
 
 def conv_as_2d(
     x: Float[Array, "b t h w c"],
-    kernel: Float[Array, "kt kh kw g d"],
+    kernel: Float[Array, "kt kh kw c d"],
     strides: Sequence[int],
     padding: Sequence[tuple[int, int]],
-    groups: int = 1,
 ) -> Float[Array, "b t2 h2 w2 d"]:
     """Compute a 3D convolution as a 2D one with the frames that the kernel spans as channels."""
     taps, step = kernel.shape[0], strides[0]
     x = jnp.pad(x, ((0, 0), padding[0], (0, 0), (0, 0), (0, 0)))
     b, t, h, w, c = x.shape
     after = (t - taps) // step + 1
-    x = x.reshape(b, t, h, w, groups, c // groups)
     frames = [x[:, k : k + (after - 1) * step + 1 : step] for k in range(taps)]
     x = jnp.concatenate(frames, -1).reshape(b * after, h, w, taps * c)
     kernel = kernel.transpose(1, 2, 0, 3, 4).reshape(*kernel.shape[1:3], -1, kernel.shape[-1])
     step, margins = (strides[1], strides[2]), tuple(padding[1:])
-    if groups == 1 and taps > 1 and min(step) > 1 and min(kernel.shape[:2]) >= MIN_BLOCK_KERNEL:
+    if taps > 1 and min(step) > 1 and min(kernel.shape[:2]) >= MIN_BLOCK_KERNEL:
         x, kernel, margins = space_to_depth(x, kernel, step, margins)
         step = (1, 1)
     layout = ("NHWC", "HWIO", "NHWC")
-    y = jax.lax.conv_general_dilated(x, kernel, step, margins, dimension_numbers=layout, feature_group_count=groups)
+    y = jax.lax.conv_general_dilated(x, kernel, step, margins, dimension_numbers=layout)
     return y.reshape(b, after, *y.shape[1:])
 
 
@@ -188,10 +227,3 @@ def space_to_depth(
     h, w = kernel.shape[0] // sh, kernel.shape[1] // sw
     kernel = kernel.reshape(h, sh, w, sw, c, d).transpose(0, 2, 1, 3, 4, 5).reshape(h, w, -1, d)
     return x, kernel, tuple(margins)
-
-
-def densify_kernel(kernel: Float[Array, "t h w c d"], groups: int) -> Float[Array, "t h w gc d"]:
-    """Return the equivalent dense kernel, with zeros between an output and the inputs of other groups."""
-    c, d = kernel.shape[3:]
-    same = jnp.arange(groups * c)[:, None] // c == jnp.arange(d)[None] // (d // groups)
-    return jnp.where(same[None, None, None], jnp.tile(kernel, (1, 1, 1, groups, 1)), 0)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vtcav_jax.models.layers.tap_products import Padding, TapPlan, output_sizes
+from vtcav_jax.models.layers.column_products import Padding, output_sizes
+from vtcav_jax.models.layers.tap_products import TapPlan
 
 
 def depthwise_conv(

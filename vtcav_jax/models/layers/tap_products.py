@@ -1,4 +1,4 @@
-"""Convolutions of any kernel and stride as a sum of one matrix product per tap (position of the kernel).
+"""Gradients of convolutions of any kernel and stride from one matrix product per tap (position of the kernel).
 
 The padded input is cut into the phases of the strides, so that each tap reads a block without gaps.
 """
@@ -9,15 +9,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-CACHED_POSITIONS = 1024
-Padding = tuple[tuple[int, int], ...]  # before and after, along time, height and width
-
-
-def output_sizes(shape: Sequence[int], kernel: Sequence[int], strides: Sequence[int], padding: Padding) -> list[int]:
-    """Return (t, h, w) of the output for an input (b, t, h, w, c)."""
-    return [(n + sum(p) - k) // s + 1 for n, p, k, s in zip(shape[1:4], padding, kernel, strides)]
+from vtcav_jax.models.layers.column_products import Padding, output_sizes
 
 
 class TapPlan:
@@ -33,20 +27,6 @@ class TapPlan:
         first, second, third = (taps % strides).T
         phases = (first * strides[1] + second) * strides[2] + third
         self.table = np.concatenate([phases[:, None], taps // strides], 1).astype(np.int32)
-
-    @property
-    def clips_per_block(self) -> int:
-        """Number of clips whose sums stay in the cache; one, unless a block has all frames."""
-        if self.frames_per_block < self.out[0]:
-            return 1
-        positions = int(np.prod(self.out))
-        return max(n for n in range(1, self.b + 1) if self.b % n == 0 and (n == 1 or n * positions <= CACHED_POSITIONS))
-
-    @property
-    def frames_per_block(self) -> int:
-        """Number of output frames whose sums stay in the cache."""
-        t, h, w = self.out
-        return 1 if h * w >= 400 else 2 if h * w >= 150 and t % 2 == 0 else t
 
     def split_phases(self, x: Array) -> Array:
         """Return (phases, b, t, h, w, c) of (b, t, h, w, c)."""
@@ -64,35 +44,6 @@ class TapPlan:
         x = x.reshape(self.b, t * st, h * sh, w * sw, -1)
         crop = ((0, 0, 0), *((-before, -after, 0) for before, after in self.pads), (0, 0, 0))
         return jax.lax.pad(x, jnp.zeros((), x.dtype), crop)
-
-
-def tap_products_conv(
-    x: Float[Array, "b t h w c"], kernel: Float[Array, "kt kh kw c d"], strides: Sequence[int], padding: Padding
-) -> Float[Array, "b t2 h2 w2 d"]:
-    """Compute a convolution in blocks of a few frames."""
-    plan, (c, d) = TapPlan(x.shape, kernel.shape[:3], strides, padding), kernel.shape[3:]
-    phases, matrices, table = plan.split_phases(x), kernel.reshape(-1, c, d), jnp.asarray(plan.table, int)
-    (t, h, w), frames = plan.out, plan.frames_per_block
-    clips = plan.clips_per_block
-
-    def compute_block(clip: Array, frame: Array) -> Array:
-        def add_tap(k: Array, y: Array) -> Array:
-            phase, *offset = table[k]
-            start = (phase, clip, frame + offset[0], *offset[1:], 0)
-            z = jax.lax.dynamic_slice(phases, start, (1, clips, frames, h, w, c))
-            return y + z.reshape(-1, c) @ matrices[k]
-
-        y = jax.lax.fori_loop(0, len(plan.table), add_tap, jnp.zeros((clips * frames * h * w, d), x.dtype))
-        return y.reshape(clips, frames, h, w, d)
-
-    def write_block(i: Array, y: Array) -> Array:
-        clip, frame = i // (t // frames) * clips, i % (t // frames) * frames
-        return jax.lax.dynamic_update_slice(y, compute_block(clip, frame), (clip, frame, 0, 0, 0))
-
-    n_blocks = plan.b // clips * (t // frames)
-    if n_blocks == 1:
-        return compute_block(jnp.asarray(0), jnp.asarray(0))
-    return jax.lax.fori_loop(0, n_blocks, write_block, jnp.zeros((plan.b, t, h, w, d), x.dtype))
 
 
 def tap_products_gradients(

@@ -15,10 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vtcav_jax.models.layers.column_products import for_each_block
+
 # Where the polynomials are evaluated, besides infinity. 2 and -1/2 have a third of the rounding error of 2 and -2.
 POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 1.0, -1.0, 2.0, -0.5)}
 MIN_CHANNELS, MIN_SIZE, LARGE_SIZE = 16, 12, 24
-CACHED_ROWS, CACHED_ROWS_WITHOUT_TIME = 128, 400  # rows of one product whose operands stay in the cache
+CACHED_ROWS, CACHED_ROWS_WITHOUT_TIME = 128, 800  # rows of one product whose operands stay in the cache
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ def plan_winograd(shape: Sequence[int], kernel: Sequence[int]) -> WinogradPlan |
     if tuple(kernel) not in ((1, 3, 3), (3, 3, 3)) or min(h, w) < MIN_SIZE or c < MIN_CHANNELS:
         return None
     tile = 4 if min(h, w) >= LARGE_SIZE else 2
+    if tile == 2 and kernel[0] == 3:
+        return None
     if kernel[0] == 3 and c <= 64 and t >= 8:
         return WinogradPlan(tile, 1, False, True)
     per_row = -(-w // tile) * t
@@ -86,7 +90,7 @@ def winograd_conv(
         return jax.lax.dynamic_update_slice(y, p, blocks.start(i))
 
     y = jnp.zeros((blocks.b, blocks.t, blocks.height, blocks.width, d), x.dtype)
-    return _for_each_block(blocks.count, write_block, y)[:, :, : blocks.h, : blocks.w]
+    return for_each_block(blocks.count, write_block, y)[:, :, : blocks.h, : blocks.w]
 
 
 def winograd_kernel_gradient(
@@ -104,7 +108,7 @@ def winograd_kernel_gradient(
         q = _multiply(output_matrix.T, _shifted_views(q, 4, m, m, blocks.columns))
         return total + jnp.einsum("fmk,fmn->fkn", v.reshape(n * n, -1, taps * c), q.reshape(n * n, -1, d))
 
-    total = _for_each_block(blocks.count, add_block, jnp.zeros((n * n, taps * c, d), x.dtype))
+    total = for_each_block(blocks.count, add_block, jnp.zeros((n * n, taps * c, d), x.dtype))
     total = _multiply(kernel_matrix.T, list(total.reshape(n, n, taps, c, d)))  # (3w, nh, kt, c, d)
     return _multiply(kernel_matrix.T, [total[:, i] for i in range(n)]).transpose(2, 0, 1, 3, 4)
 
@@ -138,10 +142,6 @@ class _Blocks:
         matrix = transform_matrices(self.tile)[2]
         z = _multiply(matrix, _shifted_views(self.cut(padded, i, 1), 2, self.tile + 2, self.tile, self.tile_rows))
         return _multiply(matrix, _shifted_views(z, 4, self.tile + 2, self.tile, self.columns))
-
-
-def _for_each_block(count: int, body, value: Array) -> Array:
-    return jax.lax.fori_loop(0, count, body, value) if count > 1 else body(jnp.asarray(0), value)
 
 
 def _shifted_views(x: Array, axis: int, size: int, step: int, count: int) -> list[Array]:

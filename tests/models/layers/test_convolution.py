@@ -1,0 +1,115 @@
+"""Each way to compute a convolution on a CPU, and its gradients, against XLA's own convolution in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from tests.support.typed import present
+from vtcav_jax.models.layers import column_products, overlap_add
+from vtcav_jax.models.layers.convolution import Conv3d, conv_module_on_cpu, conv_on_cpu
+
+THREES, ONES, HALF = (3, 3, 3), (1, 1, 1), ((1, 1),) * 3
+# input, kernel, channels of the output, strides, padding, groups
+LAYERS = {
+    "a stem": ((2, 4, 17, 20, 3), (3, 7, 5), 8, (1, 2, 2), ((1, 1), (3, 3), (2, 2)), 1),
+    "a stem with a stride in time": ((1, 9, 20, 18, 3), (5, 7, 7), 6, (2, 2, 2), ((2, 2), (3, 3), (3, 3)), 1),
+    "a stem padded more at the end": ((1, 4, 16, 16, 3), (3, 5, 5), 8, (1, 2, 2), ((1, 1), (1, 2), (1, 2)), 1),
+    "a stem without padding": ((1, 5, 16, 19, 3), (2, 5, 5), 8, (2, 2, 3), ((0, 0),) * 3, 1),
+    "a small kernel over few channels": ((2, 3, 9, 10, 3), THREES, 5, ONES, HALF, 1),
+    "few channels and single pixels": ((1, 2, 5, 5, 3), (3, 1, 1), 5, ONES, ((1, 1), (0, 0), (0, 0)), 1),
+    "pixels": ((2, 3, 5, 6, 16), ONES, 8, (1, 2, 2), ((0, 0),) * 3, 1),
+    "Winograd with tiles of 4": ((2, 8, 25, 26, 16), THREES, 8, ONES, HALF, 1),
+    "Winograd with frames summed within the product": ((1, 4, 30, 26, 72), THREES, 20, ONES, HALF, 1),
+    "Winograd with tiles of 2": ((2, 3, 13, 14, 16), (1, 3, 3), 8, ONES, ((0, 0), (1, 1), (1, 1)), 1),
+    "columns": ((2, 4, 7, 6, 16), THREES, 8, ONES, HALF, 1),
+    "columns of an even kernel": ((2, 4, 20, 21, 16), (2, 4, 3), 6, (1, 2, 3), ((1, 1), (0, 0), (0, 1)), 1),
+    "columns with strides": ((2, 5, 9, 8, 16), THREES, 8, (2, 2, 1), ((1, 0), (0, 1), (2, 1)), 1),
+    "a few frames": ((2, 6, 3, 3, 16), (3, 1, 1), 8, ONES, ((1, 1), (0, 0), (0, 0)), 1),
+    "many frames": ((2, 12, 7, 8, 16), (3, 1, 1), 8, ONES, ((1, 1), (0, 0), (0, 0)), 1),
+    "frames with a stride": ((1, 12, 7, 8, 16), (7, 1, 1), 8, (2, 1, 1), ((3, 3), (0, 0), (0, 0)), 1),
+    "groups": ((2, 4, 6, 6, 16), THREES, 8, ONES, HALF, 4),
+    "groups with strides": ((1, 4, 6, 7, 12), THREES, 24, (1, 2, 2), HALF, 6),
+    "groups of one channel": ((1, 4, 6, 7, 6), (3, 1, 3), 12, (2, 1, 1), ((1, 1), (0, 0), (0, 1)), 6),
+    "groups of pixels": ((1, 4, 6, 7, 12), ONES, 24, (2, 1, 1), ((0, 0),) * 3, 6),
+    "each channel by itself": ((2, 4, 6, 6, 6), THREES, 6, ONES, HALF, 6),
+    "each channel by itself with strides": ((1, 4, 9, 10, 16), THREES, 16, (2, 2, 2), HALF, 16),
+    "each channel by itself with long strides": ((2, 4, 17, 18, 6), THREES, 6, (1, 8, 8), HALF, 6),
+}
+
+
+def random_layer(shape, kernel, outputs, groups):
+    random = np.random.default_rng(0)
+    weights = random.normal(size=(*kernel, shape[-1] // groups, outputs))
+    return jnp.asarray(random.normal(size=shape)), jnp.asarray(weights)
+
+
+def values_and_gradients(compute, x, kernel):
+    y, pull = jax.vjp(compute, x, kernel)
+    cotangent = jnp.asarray(np.random.default_rng(1).normal(size=y.shape))
+    return y, *pull(cotangent)
+
+
+def require_xla_results(shape, kernel, outputs, strides, padding, groups):
+    x, weights = random_layer(shape, kernel, outputs, groups)
+
+    def reference(x, weights):
+        layout = ("NDHWC", "DHWIO", "NDHWC")
+        return jax.lax.conv_general_dilated(
+            x, weights, strides, padding, dimension_numbers=layout, feature_group_count=groups
+        )
+
+    def ours(x, weights):
+        return conv_on_cpu(x, weights, None, strides, padding, groups)
+
+    expected = jax.jit(lambda x, weights: values_and_gradients(reference, x, weights))(x, weights)
+    actual = jax.jit(lambda x, weights: values_and_gradients(ours, x, weights))(x, weights)
+    for a, b in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * float(jnp.abs(b).max()))  # Winograd amplifies rounding
+    clip_by_clip = jax.jit(jax.vmap(lambda clip: ours(clip[None], weights)[0]))(x)
+    np.testing.assert_allclose(clip_by_clip, expected[0], rtol=0, atol=1e-12 * float(jnp.abs(expected[0]).max()))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_values_and_gradients_are_those_of_xla(float64, layer):
+    require_xla_results(*LAYERS[layer])
+
+
+@pytest.mark.parametrize(
+    "layer", ["a stem", "a stem with a stride in time", "columns", "columns with strides", "many frames"]
+)
+def test_blocks_of_any_size_have_the_same_results(float64, monkeypatch, layer):
+    monkeypatch.setattr(column_products, "CACHED_COLUMNS", 1)
+    monkeypatch.setattr(column_products, "CACHED_PRODUCTS", 2_000)
+    monkeypatch.setattr(overlap_add, "CACHED_VALUES", 10_000)
+    jax.clear_caches()
+    require_xla_results(*LAYERS[layer])
+
+
+def test_kernels_over_time_choose_the_way_with_less_work():
+    pads = ((1, 1), (0, 0), (0, 0))
+    assert column_products.prefer_frame_products((1, 8, 28, 28, 288), (3, 1, 1), ONES, pads)
+    assert not column_products.prefer_frame_products((1, 16, 28, 28, 230), (3, 1, 1), (2, 1, 1), pads)
+    assert column_products.prefer_frame_products((1, 16, 112, 112, 64), (7, 1, 1), (2, 1, 1), pads)
+    assert not column_products.prefer_frame_products((1, 8, 28, 28, 64), (3, 3, 3), ONES, HALF)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+def test_modules_compute_what_those_of_flax_do(float64, padding):
+    conv = Conv3d(6, 4, (3, 5, 5), (1, 2, 2), padding=padding, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
+    present(conv.bias)[...] = jnp.arange(4.0)
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 9, 10, 6)))
+    expected, pull = jax.vjp(jax.jit(nnx.Conv.__call__), conv, x)
+    actual, our_pull = jax.vjp(jax.jit(lambda conv, x: conv_module_on_cpu(x, conv)), conv, x)
+    direction = jnp.asarray(np.random.default_rng(1).normal(size=expected.shape))
+    pairs = zip(
+        jax.tree.leaves((actual, our_pull(direction))), jax.tree.leaves((expected, pull(direction))), strict=True
+    )
+    for a, b in pairs:
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * float(jnp.abs(b).max()))
+
+
+def test_channels_that_do_not_fit_the_kernel_are_an_error():
+    with pytest.raises(ValueError, match=r"expected 8 channels for a kernel \(1, 1, 1, 4, 6\) in 2 groups, got 4"):
+        conv_on_cpu(jnp.zeros((1, 2, 2, 2, 4)), jnp.zeros((1, 1, 1, 4, 6)), None, ONES, ((0, 0),) * 3, 2)

@@ -1,0 +1,103 @@
+"""Convolutions of any kernel and stride as matrix products of blocks that stay in the cache.
+
+The inputs that an output sees are put side by side as the columns of one product. A kernel over time alone needs no
+copies of its input: all its frames are one product of each frame, whose results are moved in time and added.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+CACHED_COLUMNS = 2_000_000  # values of a block
+CACHED_PRODUCTS = 1_200_000  # values of a block of a kernel over time, whose results are read several times
+MIN_POSITIONS = 512  # from which products of frames are faster without a stride
+Padding = tuple[tuple[int, int], ...]  # before and after, along time, height and width
+
+
+def output_sizes(shape: Sequence[int], kernel: Sequence[int], strides: Sequence[int], padding: Padding) -> list[int]:
+    """Return (t, h, w) of the output for an input (b, t, h, w, c)."""
+    return [(n + sum(p) - k) // s + 1 for n, p, k, s in zip(shape[1:4], padding, kernel, strides)]
+
+
+def column_products_conv(
+    x: Float[Array, "b t h w c"],
+    kernel: Float[Array, "kt kh kw c d"],
+    strides: Sequence[int],
+    padding: Padding,
+    groups: int = 1,
+) -> Float[Array, "b t2 h2 w2 d"]:
+    """Compute a convolution in blocks of a few frames, or of all frames of a few clips; `groups` share the cache."""
+    b, c = x.shape[0], x.shape[-1]
+    sizes, d = kernel.shape[:3], kernel.shape[-1]
+    t, h, w = output_sizes(x.shape, sizes, strides, padding)
+    matrix = kernel.reshape(-1, d)
+    per_frame = h * w * len(matrix) * groups
+    frames = _largest_divisor(t, CACHED_COLUMNS // per_frame)
+    clips = _largest_divisor(b, CACHED_COLUMNS // (t * per_frame)) if frames == t else 1
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    lengths = ((frames - 1) * strides[0] + 1, (h - 1) * strides[1] + 1, (w - 1) * strides[2] + 1)
+
+    def write_block(i: Array, y: Array) -> Array:
+        clip, frame = i // (t // frames) * clips, i % (t // frames) * frames
+        first = (clip, frame * strides[0], 0, 0, 0)
+        z = jax.lax.dynamic_slice(x, first, (clips, lengths[0] + sizes[0] - 1, *x.shape[2:]))
+        columns = [
+            jax.lax.slice(
+                z, (0, *tap, 0), (clips, *(a + n for a, n in zip(tap, lengths, strict=True)), c), (1, *strides, 1)
+            )
+            for tap in np.ndindex(*sizes)
+        ]
+        product = jnp.concatenate(columns, -1).reshape(-1, len(matrix)) @ matrix
+        return jax.lax.dynamic_update_slice(y, product.reshape(clips, frames, h, w, d), (clip, frame, 0, 0, 0))
+
+    return for_each_block(b // clips * (t // frames), write_block, jnp.zeros((b, t, h, w, d), x.dtype))
+
+
+def prefer_frame_products(
+    shape: Sequence[int], kernel: Sequence[int], strides: Sequence[int], padding: Padding
+) -> bool:
+    """Return true for kernels over time alone, if copies of the input cost more than products that a stride drops."""
+    if tuple(kernel[1:3]) != (1, 1) or tuple(strides[1:]) != (1, 1) or any(map(any, padding[1:])):
+        return False
+    _, t, h, w, c = shape
+    are_columns_large = h * w * kernel[0] * c > CACHED_COLUMNS
+    return are_columns_large or (strides[0] == 1 and t * h * w >= MIN_POSITIONS)
+
+
+def frame_products_conv(
+    x: Float[Array, "b t h w c"], kernel: Float[Array, "kt 1 1 c d"], strides: Sequence[int], padding: Padding
+) -> Float[Array, "b t2 h2 w2 d"]:
+    """Compute a convolution over time, in blocks of all frames of a few positions."""
+    b, t, h, w, c = x.shape
+    taps, d, step = len(kernel), kernel.shape[-1], strides[0]
+    matrix, frames = (
+        kernel.reshape(taps, c, d).swapaxes(0, 1).reshape(c, -1),
+        output_sizes(x.shape, kernel.shape, strides, padding)[0],
+    )
+    positions = _largest_divisor(h * w, CACHED_PRODUCTS // (t * taps * d))
+    per_clip = h * w // positions
+    x = x.reshape(b, t, h * w, c)
+
+    def write_block(i: Array, y: Array) -> Array:
+        clip, first = i // per_clip, i % per_clip * positions
+        z = jax.lax.dynamic_slice(x, (clip, 0, first, 0), (1, t, positions, c)).reshape(-1, c) @ matrix
+        z = jnp.pad(z.reshape(t, positions, taps, d), (padding[0], *[(0, 0)] * 3))
+        end = (frames - 1) * step + 1
+        values = functools.reduce(jnp.add, (z[k : k + end : step, :, k] for k in range(taps)))
+        return jax.lax.dynamic_update_slice(y, values[None], (clip, 0, first, 0))
+
+    return for_each_block(b * per_clip, write_block, jnp.zeros((b, frames, h * w, d), x.dtype)).reshape(
+        b, frames, h, w, d
+    )
+
+
+def for_each_block(count: int, write_block: Callable[[Array, Array], Array], value: Array) -> Array:
+    return jax.lax.fori_loop(0, count, write_block, value) if count > 1 else write_block(jnp.asarray(0), value)
+
+
+def _largest_divisor(n: int, limit: int) -> int:
+    return max(k for k in range(1, max(1, min(n, limit)) + 1) if n % k == 0)
