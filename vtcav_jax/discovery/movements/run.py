@@ -37,7 +37,7 @@ from vtcav_jax.stats.intervals import format_interval
 DEFAULT_MOVEMENTS, DEFAULT_MINING = MovementConfig(), OptionalMiningConfig()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MovementReport(Movements):
     """Movements that became concepts, and the result of cutting their clips; `text` is a summary for the terminal."""
 
