@@ -317,5 +317,5 @@ def _make_tracker(name: str) -> Any:
 
     if name not in TRACKER_MAP:
         raise ValueError(f"this version of ultralytics has no tracker {name}; expected {', '.join(TRACKER_MAP)}")
-    options = IterableSimpleNamespace(**YAML.load(check_yaml(f"{name}.yaml")))
+    options = IterableSimpleNamespace(**YAML.load(str(check_yaml(f"{name}.yaml"))))
     return TRACKER_MAP[name](args=options)

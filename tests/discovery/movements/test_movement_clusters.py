@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,10 +30,10 @@ NAMES = {
 }
 
 
-def movements_of(videos: tuple, **settings) -> tuple[list[PoseWindow], Movements, list[str]]:
+def movements_of(videos: tuple, **settings: Any) -> tuple[list[PoseWindow], Movements, list[str]]:
     """Return the windows, the clusters, and what is planted in each window."""
     scans, segments = videos
-    movement_config = MovementConfig(**{"num_movements": 7, "min_source_videos": 3} | settings)
+    movement_config = MovementConfig(**dict[str, Any](num_movements=7, min_source_videos=3) | settings)
     windows, counts = find_windows(scans, CONFIG, movement_config)
     movements = find_movements(scans, windows, counts, CONFIG, movement_config)
     planted = [

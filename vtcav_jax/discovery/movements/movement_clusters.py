@@ -1,7 +1,7 @@
 """`find_movements`: from the windows of people to named movements, and what each window is used for."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,7 +86,7 @@ def find_movements(
     paths = all_paths[moving]
     if is_mirrored:
         paths = np.where(moves_left_most(paths)[:, None, None, None], mirror_paths(paths), paths)
-    sources = [windows[i].source_video for i in moving]
+    sources = [windows[i].source_video for i in moving.tolist()]
     features = describe_movements(paths)
     clusters = cluster_features(features, k, config.seed)
     values = silhouettes(features, clusters)
@@ -116,11 +116,11 @@ def find_movements(
         notes.append(
             f"{count_noun(len(dropped), 'movement')} of {len(rows)} dropped, in fewer than"
             f" {count_noun(movement_config.min_source_videos, 'source video')}:"
-            f" {', '.join(row.movement for row in dropped)}"
+            f" {_quote(row.movement for row in dropped)}"
         )
     if unstable := [row.movement for row in rows if row.concept and row.stability < MIN_STABILITY]:
         notes.append(
-            f"{count_noun(len(unstable), 'movement')} with a stability under {MIN_STABILITY:g}: {', '.join(unstable)};"
+            f"{count_noun(len(unstable), 'movement')} with a stability under {MIN_STABILITY:g}: {_quote(unstable)};"
             " other videos would give other clusters, so judge by the clips, and use more videos or fewer movements"
         )
     if not any(row.concept for row in rows):
@@ -136,6 +136,11 @@ def find_movements(
     )
     mean_paths = {j: mean_path(paths[shown[j]]) for j in present}
     return Movements(tuple(rows), window_rows, mean_paths, stability.rand_index, tuple(notes), is_mirrored)
+
+
+def _quote(names: Iterable[str]) -> str:
+    """Return the names in quotes, since a name can contain commas."""
+    return ", ".join(f'"{name}"' for name in names)
 
 
 def _window_notes(

@@ -142,7 +142,7 @@ def relative_path(positions: Positions) -> Float[np.ndarray, "steps joints 2"] |
 
     Of hips and shoulders, those count that are visible throughout.
     """
-    is_visible = ~np.isnan(positions[..., 0]).any(0)
+    is_visible: Bool[np.ndarray, " joints"] = np.all(np.isfinite(positions[..., 0]), axis=0)
     hips, shoulders = ([joint for joint in pair if is_visible[joint]] for pair in (HIPS, SHOULDERS))
     if not (hips and shoulders) or is_visible.sum() < MIN_JOINTS:
         return None

@@ -36,15 +36,9 @@ def relabel_scans(
 
 def _window_boxes(window: PoseWindow, label: str, number: int, span: int) -> list[Box]:
     """Return one box per frame of a window, also where the detector missed the person."""
-    track = window.track
-    return [
-        Box(
-            track.first + i,
-            number,
-            label,
-            *track.boxes[i].tolist(),
-            float(track.confidence[i]),
-            track.outlines[i] if track.outlines else (),
-        )
-        for i in range(window.start, window.start + span)
-    ]
+    track, boxes = window.track, []
+    for i in range(window.start, window.start + span):
+        x1, y1, x2, y2 = track.boxes[i].tolist()
+        outline = track.outlines[i] if track.outlines else ()
+        boxes.append(Box(track.first + i, number, label, x1, y1, x2, y2, float(track.confidence[i]), outline))
+    return boxes

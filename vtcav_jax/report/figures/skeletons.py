@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from vtcav_jax.discovery.movements.skeleton import BONES, JOINT_INDEX, JOINTS
+from vtcav_jax.discovery.movements.skeleton import BONES, JOINT_INDEX, JOINTS, SHOULDERS
 from vtcav_jax.report.figures.svg import Canvas, Figure
 
 TORSO = 42  # pixels
@@ -44,18 +44,18 @@ def _draw_ways(canvas: Canvas, positions: Float[np.ndarray, "steps joints 2"]) -
     for name in MARKED_JOINTS:
         way = positions[:, JOINT_INDEX[name]]
         if len(way) > 1 and not np.isnan(way).any():
-            canvas.path([tuple(point) for point in way.tolist()], f"thin unsure {_side_class(JOINT_INDEX[name])}")
+            canvas.path([(x, y) for x, y in way.tolist()], f"thin unsure {_side_class(JOINT_INDEX[name])}")
 
 
 def _draw_person(canvas: Canvas, points: Float[np.ndarray, "joints 2"]) -> None:
-    is_visible = ~np.isnan(points).any(1)
+    places = [(x, y) if np.isfinite([x, y]).all() else None for x, y in points.tolist()]
     for a, b in BONES:
-        if is_visible[a] and is_visible[b]:
+        if (start := places[a]) and (end := places[b]):
             same_side = _side_class(a) == _side_class(b)
-            canvas.line(*points[a].tolist(), *points[b].tolist(), f"bar {_side_class(a) if same_side else 'ink'}")
-    shoulders = points[[JOINT_INDEX["left shoulder"], JOINT_INDEX["right shoulder"]]]
-    nose = points[JOINT_INDEX["nose"]]
-    if is_visible[JOINT_INDEX["nose"]]:
-        if not np.isnan(shoulders).any():
-            canvas.line(*shoulders.mean(0).tolist(), *nose.tolist(), "thin ink")
-        canvas.dot(*nose.tolist(), "ink", "head", r=5)
+            canvas.line(*start, *end, f"bar {_side_class(a) if same_side else 'ink'}")
+    if nose := places[JOINT_INDEX["nose"]]:
+        shoulders = [place for joint in SHOULDERS if (place := places[joint])]
+        if shoulders:
+            neck_x, neck_y = (sum(values) / len(shoulders) for values in zip(*shoulders))
+            canvas.line(neck_x, neck_y, *nose, "thin ink")
+        canvas.dot(*nose, "ink", "head", r=5)
