@@ -249,6 +249,6 @@ def test_configs_with_concepts_and_mining_without_any_are_refused(folder, tmp_pa
 def test_videos_without_long_enough_people_are_an_error(folder, tmp_path):
     config = replace(CONFIG, clip_frames=1000)
     with pytest.raises(
-        ValueError, match=r"none of 12 tracks with keypoints shows a hip and a shoulder for a clip of 1000"
+        ValueError, match=r"clip of 1000 frames: of 12 tracks with keypoints, 12 are shorter than a clip, and 0 do"
     ):
         mine_folder(folder[0], tmp_path / "out", config)

@@ -19,7 +19,7 @@ from vtcav_jax.discovery.movements.description import (
     moves_left_most,
 )
 from vtcav_jax.discovery.movements.movement_names import name_movements
-from vtcav_jax.discovery.movements.pose_windows import PoseWindow, stack_paths
+from vtcav_jax.discovery.movements.pose_windows import PoseWindow, stack_paths, track_counts
 from vtcav_jax.displayed_result import DisplayedResult
 from vtcav_jax.names import count_noun
 from vtcav_jax.runs.movement_rows import MovementRow, MovementWindowRow
@@ -147,9 +147,8 @@ def _window_notes(
     windows: Sequence[PoseWindow], moving: np.ndarray, counts: Counter[str], k: int, movement_config: MovementConfig
 ) -> list[str]:
     notes = [
-        f"{count_noun(len(windows), 'window')} of {count_noun(counts['tracks'], 'track')} with keypoints:"
-        f" {len(moving)} with movement, {len(windows) - len(moving)} still; {counts['too short']} tracks are shorter"
-        f" than a clip, {counts['without a visible torso']} show no hip and shoulder for as long as a clip"
+        f"{count_noun(len(windows), 'window')} of people: {len(moving)} with movement, {len(windows) - len(moving)}"
+        f" still; {track_counts(counts)}"
     ]
     if k < movement_config.num_movements:
         notes.append(

@@ -18,6 +18,7 @@ from vtcav_jax.concepts.tracks import Track, build_tracks
 from vtcav_jax.concepts.video_scan import VideoScan
 from vtcav_jax.discovery.movements.config import MovementConfig
 from vtcav_jax.discovery.movements.skeleton import HIPS, KEYPOINT_INDICES, SHOULDERS
+from vtcav_jax.names import count_noun
 
 MAX_STEPS = 8  # of a path; frames between are averaged
 MIN_STEPS = 4
@@ -66,6 +67,15 @@ def find_windows(
             counts["without a visible torso"] += not new
             windows += new
     return windows, counts
+
+
+def track_counts(counts: Counter[str]) -> str:
+    """Return how many tracks there are, and how many have no window for which reason."""
+    return (
+        f"of {count_noun(counts['tracks'], 'track')} with keypoints, {counts['too short']} are shorter than a clip, and"
+        f" {counts['without a visible torso']} do not show a hip and a shoulder, {MIN_TORSO_PIXELS} or more pixels"
+        f" apart, and {MIN_JOINTS} joints for that long"
+    )
 
 
 def joint_positions(keypoints: Sequence[Keypoints], min_confidence: float) -> Positions:

@@ -20,7 +20,7 @@ from vtcav_jax.concepts.mining import MiningReport, ProposedConcepts, mine
 from vtcav_jax.concepts.video_scan import BoxTable, Detector, VideoScan
 from vtcav_jax.discovery.movements.config import MovementConfig
 from vtcav_jax.discovery.movements.movement_clusters import Movements, concept_names, find_movements
-from vtcav_jax.discovery.movements.pose_windows import MIN_STEPS, find_windows
+from vtcav_jax.discovery.movements.pose_windows import MIN_STEPS, find_windows, track_counts
 from vtcav_jax.discovery.movements.relabelled_scans import relabel_scans
 from vtcav_jax.names import escape_control_chars
 from vtcav_jax.runs.movement_rows import (
@@ -91,8 +91,8 @@ def mine_movements(
         windows, counts = find_windows(scans, config, movement_config)
         if not windows:
             raise ValueError(
-                f"none of {counts['tracks']} tracks with keypoints shows a hip and a shoulder for a clip of"
-                f" {config.clip_span} frames; use longer videos of whole people, or lower --min_keypoint_confidence"
+                f"no person is visible for a clip of {config.clip_span} frames: {track_counts(counts)}; use longer"
+                " videos of whole people, or lower --min_keypoint_confidence"
             )
         movements = find_movements(scans, windows, counts, config, movement_config)
         found.append(movements)
