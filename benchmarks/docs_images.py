@@ -16,6 +16,11 @@ from typing import Any
 import vtcav_jax as vtcav
 from benchmarks.write_tables import RESULTS, ROOT
 from tests.serve.serve_process import ServeProcess
+from tests.support.planted_movements import SPAN, planted_videos
+from vtcav_jax.concepts.config import OptionalMiningConfig
+from vtcav_jax.discovery.movements.config import MovementConfig
+from vtcav_jax.discovery.movements.movement_clusters import find_movements
+from vtcav_jax.discovery.movements.pose_windows import find_windows
 
 IMAGES = ROOT / "docs" / "images"
 QUICKSTART_FIGURES = {
@@ -47,6 +52,15 @@ def write_tcav_figures() -> None:
         command = ["attribute", "--model=worlds_swin", *maps, "--animations=none", f"--run={run}"]
         subprocess.run([sys.executable, "-m", "vtcav_jax", *command], check=True)
         write_serve_screenshot(run)
+
+
+def write_movement_figure() -> None:
+    """Draw the mean skeletons of a planted movement, as the review page of mined movements has them."""
+    scans, _ = planted_videos(8, 0)
+    config, movement_config = OptionalMiningConfig(clip_frames=SPAN), MovementConfig(num_movements=7)
+    windows, counts = find_windows(scans, config, movement_config)
+    movements = find_movements(scans, windows, counts, config, movement_config)
+    movements.save(IMAGES / "movement_right_wrist_up.svg", "right wrist up")
 
 
 def write_serve_screenshot(run: Path) -> None:
@@ -131,4 +145,5 @@ if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
     write_speed_chart()
     write_maps()
+    write_movement_figure()
     write_tcav_figures()

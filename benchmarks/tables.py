@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
+from vtcav_jax.stats.intervals import format_interval
+
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
@@ -333,3 +335,25 @@ def preflight_table(rows: list[dict]) -> str:
         cells = [" → ".join(dict.fromkeys(map(column, compiled))) for column in columns.values()]
         body.append((program, f"`{network}`" if network else "", target, *cells))
     return markdown(head, body)
+
+
+def movements_table(rows: list[dict]) -> str:
+    """Return the agreement of clusters of movements with planted ones."""
+    head = ("videos", "noise", "lost", "`--num_movements`", "`--min_movement`", "agreement (95 % CI)")
+    body = [
+        (
+            *(
+                row["videos"],
+                f"{row['noise']:g}",
+                f"{row['lost']:.0%}",
+                row["num_movements"],
+                f"{row['min_movement']:g}",
+            ),
+            format_interval(row["rand_index"], row["low"], row["high"]),
+            format_interval(row["moving_index"], row["moving_low"], row["moving_high"]),
+            f"{row['named']} of 7",
+            f"{row['stability']:.2f}",
+        )
+        for row in rows
+    ]
+    return markdown((*head, "without still people", "right names", "stability"), body)

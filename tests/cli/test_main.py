@@ -186,6 +186,10 @@ def test_there_is_a_flagfile_for_each_task():
         (["--task=experiment", *EXPERIMENT, "--stages=layer.0"], "error: --stages: no stage named"),
         (["--task=experiment", *EXPERIMENT, "--concepts=="], "error: --concepts"),
         (
+            ["--task=experiment", *EXPERIMENT, "--movements"],
+            "--concepts: expected --concepts=NAME,..., --movements or --discover, got --concepts and --movements",
+        ),
+        (
             ["--task=experiment", *EXPERIMENT, "--coordinator=auto"],
             "motion, evaluate_methods, not of experiment; remove it",
         ),
@@ -420,3 +424,14 @@ def test_an_experiment_mines_and_tests_and_goes_on(tmp_path):
     forwards = re.search(r"encoded: (\d+) clips forward, 0 backward", main(*command))
     assert forwards and int(forwards[1]) <= 4  # the clip that took its place, and random ones that were near it
     assert one not in json.loads(record.read_text())["hashes"]["concepts"]
+
+
+def test_an_experiment_on_movements_mines_them_first(tmp_path):
+    others = [flag for flag in EXPERIMENT if not flag.startswith("--concepts")]
+    movements = ("--movements", "--num_movements=4", "--movement_sides=mirrored", "--detector=yolov8n-pose.pt")
+    text = main("experiment", *others, *movements, f"--run={tmp_path / 'run'}", "--dry_run")
+    mining, testing = (line for line in text.splitlines() if line)
+    assert "vtcav mine_concepts " in mining and all(flag in mining for flag in movements)
+    assert "vtcav tcav " in testing and "--movement" not in testing
+    _, _, err = run_cli("experiment", *others, "--dry_run")
+    assert "expected --concepts=NAME,..., --movements or --discover, got none" in err

@@ -58,8 +58,8 @@ TASKS = {
         "each finished step; the same command continues",
     ),
     "experiment": TaskSpec(
-        "Mine concepts from your videos (or discover some, with --discover) and test them: two commands in one;"
-        " --dry_run prints them.",
+        "Mine concepts from your videos (or let --movements or --discover find some) and test them: two commands in"
+        " one; --dry_run prints them.",
         "--videos=FOLDER --concepts='person,\"sports ball\"' --detector=yolov8n.pt --target_videos=OTHER"
         " --model=weights/swin_t --targets='playing tennis' --run=NAME",
         *("experiment", "experiment", "ExperimentArguments"),
@@ -102,8 +102,8 @@ TASKS = {
         "the clips written so far; run the command again for its tables",
     ),
     "mine_concepts": TaskSpec(
-        "Build concept sets from videos: crops of detected objects (--detector or --boxes), or whole labelled clips"
-        " (--concepts=@HEAD:CLASS), with matched controls and random sets.",
+        "Build concept sets from videos: crops of detected objects (--detector or --boxes), whole labelled clips"
+        " (--concepts=@HEAD:CLASS), or movements of people (--movements), with matched controls and random sets.",
         "--videos=FOLDER --concepts='person,\"sports ball\"' --detector=yolov8n.pt --out=DIR",
         *("mine_concepts", "mine_concepts", "MineConceptsArguments"),
         "every scanned video and every written clip; the same command continues",

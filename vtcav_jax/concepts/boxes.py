@@ -2,8 +2,8 @@
 
 Coordinates are pixels, with the lower right corner excluded, so that `x2 - x1` is the width; frames are counted from 0
 in display order. The columns are `frame, label, x1, y1, x2, y2` and optionally `file` (for a table of several videos),
-`track` (one number per tracked object; boxes without a track give no dynamic clips), `confidence` and `outline` (of the
-object: `x y x y ...`, in pixels).
+`track` (one number per tracked object; boxes without a track give no dynamic clips), `confidence`, `outline` (of the
+object: `x y x y ...`, in pixels) and `keypoints` (of a person: `x y confidence` of each, in pixels).
 """
 
 import csv
@@ -15,15 +15,21 @@ from typing import NamedTuple
 from vtcav_jax.names import escape_control_chars, unknown_name_message
 from vtcav_jax.runs.tables import unescape_formula, write_table
 
-BOX_TABLE_COLUMNS = ("file", "frame", "track", "label", "x1", "y1", "x2", "y2", "confidence", "outline")
+OPTIONAL_BOX_COLUMNS = ("outline", "keypoints")  # written only if any box has one
+BOX_TABLE_COLUMNS = (
+    *("file", "frame", "track", "label", "x1", "y1", "x2", "y2", "confidence"),
+    *OPTIONAL_BOX_COLUMNS,
+)
 REQUIRED_BOX_COLUMNS = ("frame", "label", "x1", "y1", "x2", "y2")
 MIN_OUTLINE_VALUES = 6  # of three corners
+KEYPOINT_COUNT = 17  # of a person, in the order of COCO
 MAX_BOX_FAULTS = 20  # faulty rows listed in an error message
 
 BoxValue = int | float
 Corners = tuple[BoxValue, BoxValue, BoxValue, BoxValue]  # x1, y1, x2, y2
 Pixels = tuple[int, int, int, int]  # x1, y1, x2, y2
 Outline = tuple[BoxValue, ...]  # corners of a polygon: x, y, x, y, ...
+Keypoints = tuple[BoxValue, ...]  # x, y, confidence, x, y, confidence, ...
 
 
 class Box(NamedTuple):
@@ -38,6 +44,7 @@ class Box(NamedTuple):
     y2: BoxValue
     confidence: BoxValue = 1.0
     outline: Outline = ()  # of the object, from a segmentation network; empty if unknown
+    keypoints: Keypoints = ()  # of a person, from a pose network; empty if unknown
 
     @property
     def corners(self) -> Corners:
@@ -124,7 +131,7 @@ def _parse_box(row: dict[str, str]) -> Box:
         frame, track = int(row["frame"]), int(row["track"]) if row.get("track") else None
         x1, y1, x2, y2 = corners = tuple(float(row[name]) for name in ("x1", "y1", "x2", "y2"))
         confidence = float(row["confidence"]) if row.get("confidence") else 1.0
-        outline = tuple(map(float, row.get("outline", "").split()))
+        outline, keypoints = (tuple(map(float, row.get(name, "").split())) for name in OPTIONAL_BOX_COLUMNS)
     except ValueError as error:
         raise ValueError(f"{error}; expected integers for frame and track, and numbers for the box") from error
     except KeyError as error:
@@ -135,16 +142,22 @@ def _parse_box(row: dict[str, str]) -> Box:
         raise ValueError(f"the box {corners} is empty; expected x1 < x2 and y1 < y2")
     if outline and (len(outline) < MIN_OUTLINE_VALUES or len(outline) % 2 or not all(map(math.isfinite, outline))):
         raise ValueError("expected an outline of at least three corners, x y x y x y, or none")
-    return Box(frame, track, row["label"], x1, y1, x2, y2, confidence, outline)
+    if len(keypoints) % 3 or not all(map(math.isfinite, keypoints)) or not all(0 <= c <= 1 for c in keypoints[2::3]):
+        raise ValueError("expected keypoints x y confidence x y confidence with confidences from 0 to 1, or none")
+    return Box(frame, track, row["label"], x1, y1, x2, y2, confidence, outline, keypoints)
 
 
 def write_boxes(path: Path, boxes: Mapping[str, Iterable[Box]]) -> None:
     """Write a table that `read_boxes` reads, so that mining with other thresholds needs no detector.
 
-    It has a column of outlines only if there are any.
+    It has columns of outlines and keypoints only if there are any.
     """
-    has_outlines = any(b.outline for video_boxes in boxes.values() for b in video_boxes)
-    columns = BOX_TABLE_COLUMNS if has_outlines else BOX_TABLE_COLUMNS[:-1]
+    details = [
+        name
+        for name in OPTIONAL_BOX_COLUMNS
+        if any(getattr(b, name) for video_boxes in boxes.values() for b in video_boxes)
+    ]
+    columns = (*(name for name in BOX_TABLE_COLUMNS if name not in OPTIONAL_BOX_COLUMNS), *details)
     rows = (
         (
             name,
@@ -153,7 +166,7 @@ def write_boxes(path: Path, boxes: Mapping[str, Iterable[Box]]) -> None:
             b.label,
             *map(_format_value, b.corners),
             _format_value(b.confidence),
-            *([" ".join(map(_format_value, b.outline))] if has_outlines else []),
+            *(" ".join(map(_format_value, getattr(b, name))) for name in details),
         )
         for name, video_boxes in boxes.items()
         for b in video_boxes

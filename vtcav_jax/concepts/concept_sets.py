@@ -38,7 +38,7 @@ from vtcav_jax.runs.discovery_rows import DISCOVERED_CSV, DiscoveredRow
 from vtcav_jax.runs.tables import read_rows
 
 REVIEW_CSV, MINING_JSON = "review.csv", "mining.json"
-OVERVIEW_FOLDER = "overviews"  # of discovered concepts: pictures of where each is, by name of its folder
+OVERVIEW_FOLDER = "overviews"  # of discovered concepts and movements: a picture of each, by name of its folder
 NEGATIVE_WORDS = ("neg", "negs", "negative", "negatives", "negativeset", "negativesets")  # questioned as concepts
 REVIEW_COLUMNS = ("file", "sha256", "verdict")
 

@@ -88,7 +88,7 @@ class MiningConfig:
         None,
         "weights of an ultralytics detector (a .pt file is a pickle: code in it is run) or .onnx; a text-prompted one"
         " (yolov8s-world.pt, yoloe-11s-seg.pt) finds any label of --concepts, such as 'tennis racket'; of"
-        " pose models the boxes are used",
+        " pose networks (yolov8n-pose.pt) the boxes are used, and with --movements the keypoints",
     )
     # Neither is needed if the source's manifest names a table of boxes for each video.
     boxes: Path | None = setting(
@@ -119,6 +119,8 @@ class MiningConfig:
     num_random_sets: int = setting(10, "disjoint random sets", minimum=0, maximum=10**4)
     random_set_size: int | None = None  # clips per clip type; None: as many as the largest concept has
     seed: int = setting(0, SEED_HELP, minimum=0, maximum=MAX_SEED)
+    # Set by `mine_movements`: boxes must have keypoints, and random clips show people as long as there are any.
+    movements: bool = False
 
     def __post_init__(self):
         check_settings(self, *(("concepts", fault) for fault in self._concept_faults()), *self._source_faults())
@@ -179,3 +181,15 @@ class MiningConfig:
 
 def parse_concepts(texts: Iterable[str]) -> tuple[Concept, ...]:
     return tuple(parse_concept(text) for text in texts if text.strip())
+
+
+@dataclass(frozen=True)
+class OptionalMiningConfig(MiningConfig):
+    """Settings of mining that can also do without concepts that have names, such as that of movements."""
+
+    concepts: tuple[Concept, ...] = setting(
+        (), "concepts to mine: NAME=LABEL and so on; or --movements", convert=parse_concepts
+    )
+
+    def _concept_faults(self) -> list[str]:
+        return super()._concept_faults() if self.concepts else []

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from vtcav_jax.concepts.boxes import Box, Outline
+from vtcav_jax.concepts.boxes import Box, Keypoints, Outline
 from vtcav_jax.concepts.config import MiningConfig, parse_concepts
 from vtcav_jax.names import escape_control_chars
 
@@ -61,6 +61,11 @@ class UltralyticsDetector:
     def has_outlines(self) -> bool:
         return self.model.task == "segment"
 
+    @property
+    def keypoint_count(self) -> int:
+        """Number of keypoints of a person; 0 for a network without any."""
+        return int(self.model.model.kpt_shape[0]) if self.model.task == "pose" else 0
+
     def boxes(self, frames: Iterable[UInt8[np.ndarray, "h w 3"]], fps: float) -> Iterator[Box]:
         tracker = _make_tracker(self.tracker)
         names = dict(enumerate(self.labels))
@@ -79,8 +84,9 @@ class UltralyticsDetector:
                     save=False,
                 )
                 for frame, result in zip(group, detections):
-                    boxes, outlines = result.boxes.cpu().numpy(), _outlines(result)
-                    yield from _boxes_with_tracks(boxes, frame, number, tracker, names, outlines)
+                    boxes = result.boxes.cpu().numpy()
+                    details = (_outlines(result), _keypoints(result))
+                    yield from _boxes_with_tracks(boxes, frame, number, tracker, names, *details)
                     number += 1
 
 
@@ -88,6 +94,23 @@ def _outlines(result: Any) -> tuple[Outline, ...]:
     """Return the outline of each box of a segmentation network's result; none of another network's."""
     masks = getattr(result, "masks", None)
     return () if masks is None else tuple(map(_simplify_outline, masks.xy))
+
+
+def _keypoints(result: Any) -> tuple[Keypoints, ...]:
+    """Return the keypoints of each box of a pose network's result; none of another network's.
+
+    A point at (0, 0) stands for an unknown one; its confidence becomes 0. Networks without confidences get 1.
+    """
+    points = getattr(result, "keypoints", None)
+    if points is None:
+        return ()
+    data = points.cpu().numpy().data
+    if data.shape[-1] == 2:
+        data = np.concatenate([data, np.ones_like(data[..., :1])], -1)
+    known = (data[..., :2] != 0).any(-1) & np.isfinite(data).all(-1)
+    values = np.stack([*np.moveaxis(np.round(data[..., :2], 1), -1, 0), np.clip(np.round(data[..., 2], 3), 0, 1)], -1)
+    values = np.where(known[..., None], values, 0.0).reshape(len(data), data.shape[1] * 3)
+    return tuple(tuple(row) for row in np.round(values.astype(float), 3).tolist())
 
 
 def _simplify_outline(points: Any) -> Outline:
@@ -103,6 +126,7 @@ def _boxes_with_tracks(
     tracker: Any,
     names: dict[int, str],
     outlines: Sequence[Outline] = (),
+    keypoints: Sequence[Keypoints] = (),
 ) -> Iterator[Box]:
     """Yield the detector's boxes with the tracker's numbers; the tracker's own boxes are smoothed and not used."""
     tracks = tracker.update(detections, frame)
@@ -111,8 +135,8 @@ def _boxes_with_tracks(
         x1, y1, x2, y2 = (round(float(value), 2) for value in detections.xyxy[i])
         if x1 < x2 and y1 < y2:
             confidence = min(round(float(detections.conf[i]), 4), 1.0)
-            outline = outlines[i] if outlines else ()
-            yield Box(number, track_of.get(i), names[int(detections.cls[i])], x1, y1, x2, y2, confidence, outline)
+            details = (outlines[i] if outlines else (), keypoints[i] if keypoints else ())
+            yield Box(number, track_of.get(i), names[int(detections.cls[i])], x1, y1, x2, y2, confidence, *details)
 
 
 def load_detector(path: str | Path, config: MiningConfig | None = None) -> UltralyticsDetector:
@@ -293,5 +317,5 @@ def _make_tracker(name: str) -> Any:
 
     if name not in TRACKER_MAP:
         raise ValueError(f"this version of ultralytics has no tracker {name}; expected {', '.join(TRACKER_MAP)}")
-    options = IterableSimpleNamespace(**YAML.load(check_yaml(f"{name}.yaml")))
+    options = IterableSimpleNamespace(**YAML.load(str(check_yaml(f"{name}.yaml"))))
     return TRACKER_MAP[name](args=options)

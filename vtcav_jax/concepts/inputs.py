@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vtcav_jax.concepts.boxes import Box, read_boxes
+from vtcav_jax.concepts.boxes import KEYPOINT_COUNT, Box, read_boxes
 from vtcav_jax.concepts.config import MiningConfig, folder_name
 from vtcav_jax.concepts.near_duplicates import near_duplicate_pairs
 from vtcav_jax.concepts.video_scan import BoxTable, Detector
@@ -168,6 +168,11 @@ def check_labels(config: MiningConfig, box_source: Detector | BoxTable, items: S
         faults.append(
             f"{box_source.name} has no outlines, which --background=grey needs; pass a segmentation network, such as"
             " yolov8n-seg.pt, or boxes with the column outline"
+        )
+    if config.movements and (count := getattr(box_source, "keypoint_count", 0)) != KEYPOINT_COUNT:
+        faults.append(
+            f"{box_source.name} has {count or 'no'} keypoints, but movements need the {KEYPOINT_COUNT} of COCO; pass a"
+            " pose network, such as yolov8n-pose.pt, or boxes with the column keypoints"
         )
     known = {f"{head}:{answer}" for _, answers in items for head, answer in answers.items()}
     requested = {f"{c.head}:{c.answer}" for c in config.concepts if c.head}

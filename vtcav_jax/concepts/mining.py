@@ -8,7 +8,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,19 @@ class MiningReport:
         return escape_control_chars("\n".join(lines))
 
 
+@dataclass(frozen=True)
+class ProposedConcepts:
+    """Concepts that the scans themselves propose: boxes with the concepts' names as labels, and settings with them."""
+
+    scans: list[VideoScan]
+    config: MiningConfig
+    notes: tuple[str, ...]
+
+
+# From the scans of the concepts' videos, the settings and the output folder
+ConceptProposer = Callable[[Sequence[VideoScan], MiningConfig, Path], ProposedConcepts]
+
+
 def empty_report(folder: Path) -> MiningReport:
     """Return the report of a process that leaves the clips to the first one."""
     return MiningReport(folder, {}, {}, {}, (), 0, 0, 0.0)
@@ -111,10 +124,12 @@ def mine(
     detector: Detector | BoxTable | None = None,
     targets: VideoInput = (),
     negative_videos: VideoInput | None = None,
+    propose: ConceptProposer | None = None,
 ) -> MiningReport:
     """Write the concept sets of `videos` to the folder `out`, with `concepts.csv` and `review.html`.
 
-    `detector` overrides the one in `config`. Videos that are among the `targets`, or show the recording of one, are
+    `detector` overrides the one in `config`. `propose` replaces the concepts of `config` by those that it finds in the
+    scans. Videos that are among the `targets`, or show the recording of one, are
     left out with a note. Random sets come from
     `negative_videos`, or by default from the same videos. Repeating a killed call continues it; with other settings,
     clips are selected again from the stored scans. A `review.csv` in the folder is applied.
@@ -125,6 +140,8 @@ def mine(
     ```
     """
     out = Path(out)
+    if not (config.concepts or propose):
+        raise ValueError("expected at least one concept to mine, got none; name some in MiningConfig(concepts=...)")
     target_source = inputs.as_source(targets)
     mined = _resolve_videos(videos, config, out, detector, negative_videos)
     items, all_items, box_source, world_videos = mined.items, mined.all_items, mined.box_source, mined.worlds
@@ -149,6 +166,12 @@ def mine(
             name, reason = next(iter(failures.items()))
             raise ValueError(f"none of the {len(items)} videos can be read; first, {name}: {reason}")
 
+        boxes = {s.name: s.boxes for s in [*positive_scans, *negative_scans]}
+        if propose is not None:
+            proposed = propose(positive_scans, config, out)
+            positive_scans, config = proposed.scans, proposed.config
+            negative_scans = positive_scans if negative_videos is None else negative_scans
+            notes += proposed.notes
         verdicts, _ = read_verdicts(out)
         tally: Tally = Counter()
         selected, rejected = _select_clips(positive_scans, config, tally, verdicts)
@@ -165,7 +188,7 @@ def mine(
         notes += [f"only one clip of {', '.join(key)}" for key, row in filter_counts.items() if row["left"] == 1]
         write_outputs(out, clips, filter_counts, failures)
         if not isinstance(box_source, BoxTable):
-            write_boxes(out / "boxes.csv", {s.name: s.boxes for s in [*positive_scans, *negative_scans]})
+            write_boxes(out / "boxes.csv", boxes)
     clip_counts = Counter(
         (clip.concept, clip.clip_type) for clip in apply_review(clips, verdicts) if clip.review != "reject"
     )

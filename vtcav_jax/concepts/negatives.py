@@ -1,6 +1,7 @@
 """Disjoint random sets of static and dynamic clips, the negatives of the concepts.
 
 Half of the candidates show other detected objects, half are placed regardless of objects. None shows a concept's box.
+Those of movements show people at other moments, as long as there are any.
 
 Windows have the sizes of the concepts' windows and their places in the frame, as far as the other object and the
 concepts' boxes allow, so that neither identifies a concept. With crops that follow their boxes, half of the random
@@ -11,7 +12,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import zip_longest
+from itertools import chain, zip_longest
 
 import numpy as np
 
@@ -60,6 +61,11 @@ def build_random_sets(
                 f" clips, at most {config.max_clips_per_video} per video, and only {len(pool)} clips of {n_videos}"
                 " videos overlap no concept; use more videos, or smaller sets"
             )
+        if config.movements and (n_empty := sum(c.label == RANDOM_BOX for set_clips in sets for c in set_clips)):
+            shortfalls.append(
+                f"{clip_type} random sets: {n_empty} of {sum(map(len, sets))} clips are at places without a tracked"
+                " person, since there are too few other clips of people; use more videos, or lower --num_random_sets"
+            )
         shortfalls += _window_notes(clip_type, [candidate for set_clips in sets for candidate in set_clips], references)
         for i, set_clips in enumerate(sets):
             clips += [replace(candidate, concept=f"{NEGATIVE_PREFIX}_{i:03d}") for candidate in set_clips]
@@ -94,7 +100,9 @@ def _candidate_pool(
                 and not any(overlaps_too_much(candidate, other, config) for other in [*previous, *accepted])
             ):
                 accepted.append(candidate)
-        ranked += [((rank, random.integers(2**32), scan.key), candidate) for rank, candidate in enumerate(accepted)]
+        for rank, candidate in enumerate(accepted):
+            is_last = config.movements and candidate.label == RANDOM_BOX
+            ranked.append(((is_last, rank, random.integers(2**32), scan.key), candidate))
     pool = [candidate for _, candidate in sorted(ranked, key=lambda entry: entry[0])]
     return _balance_sizes(pool, references) if config.crop == "window" else pool
 
@@ -175,7 +183,7 @@ def _offer_candidates(
     random: np.random.Generator,
     config: MiningConfig,
 ) -> Iterator[Candidate]:
-    """Yield clips of other objects and clips placed regardless of objects alternately."""
+    """Yield clips of other objects and clips placed regardless of objects alternately; of movements, people first."""
     concepts = {concept.label for concept in config.concepts if is_concept_in(concept, scan)}
     find_candidates = static_candidates if clip_type == "static" else dynamic_candidates
     other_objects = [
@@ -190,14 +198,16 @@ def _offer_candidates(
         order = random.permutation(len(references))
         places = [references[order[i % len(order)]] for i in range(n_tries)]
         tries = [(candidate, n > 0) for n in range(1 + TRIES_PER_OBJECT) for candidate in other_objects]
-        yield from _alternate(
+        groups = (
             (_object_window(candidate, scan, references, random, config, moved) for candidate, moved in tries),
             (_random_window(scan, clip_type, place, random, config, m) for m in (False, True) for place in places),
         )
     else:
-        yield from _alternate(
-            other_objects, (_random_box_clip(scan, clip_type, references, random, config) for _ in range(n_tries))
+        groups = (
+            iter(other_objects),
+            (_random_box_clip(scan, clip_type, references, random, config) for _ in range(n_tries)),
         )
+    yield from _alternate(chain(*groups)) if config.movements else _alternate(*groups)
 
 
 def _alternate(*groups: Iterable[Candidate | None]) -> Iterator[Candidate]:

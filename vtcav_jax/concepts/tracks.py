@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from vtcav_jax.concepts.boxes import Box, Outline, move_outline
+from vtcav_jax.concepts.boxes import Box, Keypoints, Outline, move_outline
 
 MAX_TRACK_GAP = 2  # frames to interpolate
 HISTOGRAM_LEVELS = 4  # per colour channel
@@ -30,6 +30,7 @@ class Track:
     boxes: Float[np.ndarray, "n 4"]
     confidence: Float[np.ndarray, " n"]  # in `label`; 0 where the detector assigned another label
     outlines: tuple[Outline, ...] = ()  # of each frame; empty if no box of the track has one
+    keypoints: tuple[Keypoints, ...] = ()  # of each frame, empty where unknown; empty if no box of the track has any
 
     @property
     def frames(self) -> range:
@@ -81,7 +82,10 @@ def _interpolate_track(label: str, number: int, run: list[Box]) -> Track:
     frames = np.arange(known_frames[0], known_frames[-1] + 1)
     values = np.array([[*box.corners, box.confidence * (box.label == label)] for box in run], float)
     full = np.stack([np.interp(frames, known_frames, column) for column in values.T], -1)
-    return Track(label, number, int(known_frames[0]), full[:, :4], full[:, 4], _fill_outlines(run, frames, full[:, :4]))
+    outlines = _fill_outlines(run, frames, full[:, :4])
+    keypoints_at = {box.frame: box.keypoints for box in run if box.keypoints}
+    keypoints = tuple(keypoints_at.get(frame, ()) for frame in frames.tolist()) if keypoints_at else ()
+    return Track(label, number, int(known_frames[0]), full[:, :4], full[:, 4], outlines, keypoints)
 
 
 def _fill_outlines(run: list[Box], frames: np.ndarray, boxes: Float[np.ndarray, "n 4"]) -> tuple[Outline, ...]:

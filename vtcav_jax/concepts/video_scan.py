@@ -80,6 +80,11 @@ class BoxTable:
     def has_outlines(self) -> bool:
         return any(box.outline for boxes in self.by_file.values() for box in boxes)
 
+    @property
+    def keypoint_count(self) -> int:
+        """Number of keypoints of a person; 0 if no box has any."""
+        return max((len(box.keypoints) // 3 for boxes in self.by_file.values() for box in boxes), default=0)
+
     def boxes_of(self, item: SourceItem) -> tuple[Box, ...]:
         assert item.path is not None
         names = (item.name, item.path.name)
@@ -159,9 +164,9 @@ def _read_scan(scan_file: Path) -> dict[str, Any]:
 
 
 def _restore_box(values: Sequence[Any]) -> Box:
-    """Return the box with these JSON values, in which the outline is a list."""
-    *others, outline = values
-    return Box(*others, outline=tuple(outline))
+    """Return the box with these JSON values, in which the outline and the keypoints are lists."""
+    *others, outline, keypoints = values
+    return Box(*others, outline=tuple(outline), keypoints=tuple(keypoints))
 
 
 def _frame_range(item: SourceItem, index: VideoIndex) -> range:
@@ -267,7 +272,7 @@ def scan_videos(
 def notes_on_empty_videos(scans: Sequence[VideoScan | None], config: MiningConfig) -> list[str]:
     """Return a note on the videos without a box of any concept."""
     labels = {c.label for c in config.concepts}
-    names = [s.name for s in scans if s and labels.isdisjoint(box.label for box in s.boxes)]
+    names = [s.name for s in scans if s and labels and labels.isdisjoint(box.label for box in s.boxes)]
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return [f"no box of any concept in {', '.join(names[:3])}{more}"] if names else []
 

@@ -29,6 +29,7 @@ NON_VIDEO_SUFFIXES = frozenset(
         ".ass",
         ".sub",
         ".jpg",
+        ".svg",
         ".jpeg",
         ".png",
         ".bmp",

@@ -18,6 +18,7 @@ from vtcav_jax.concepts.concept_table import (
 )
 from vtcav_jax.concepts.config import folder_name
 from vtcav_jax.concepts.crops import CONTROLS
+from vtcav_jax.concepts.review.page import OVERVIEW_KINDS
 from vtcav_jax.runs.discovery_rows import DISCOVERED_CSV, DiscoveredRow
 from vtcav_jax.runs.tables import read_rows
 
@@ -50,10 +51,14 @@ class ConceptFolder:
 
     @cached_property
     def overviews(self) -> dict[str, Path]:
-        """Pictures of where a discovered concept is, by its name."""
+        """Pictures of where a discovered concept is, or of a movement, by its name."""
         names = {clip.concept for clip in self.clips.values()}
-        paths = {name: self.folder / OVERVIEW_FOLDER / f"{folder_name(name)}.jpg" for name in names}
-        return {name: path for name, path in paths.items() if path.is_file()}
+        paths = [
+            (name, self.folder / OVERVIEW_FOLDER / f"{folder_name(name)}{suffix}")
+            for name in names
+            for suffix in OVERVIEW_KINDS
+        ]
+        return {name: path for name, path in paths if path.is_file()}
 
     def sha256(self, file: str) -> str:
         """Return the hash of a clip's bytes: that of the table, else computed."""

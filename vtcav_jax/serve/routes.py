@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from vtcav_jax.assets import read_asset
+from vtcav_jax.concepts.review.page import OVERVIEW_KINDS
 from vtcav_jax.console import warn
 from vtcav_jax.serve.clip_lists import ClipFilter, clip_page, similar_clips
 from vtcav_jax.serve.clip_tables import ClipChoice
@@ -270,7 +271,7 @@ def show_overview(workspace: Workspace, query: Query) -> Response:
     overviews = workspace.review(query.text("folder")).concepts.overviews
     if (path := overviews.get(query.text("concept"))) is None:
         raise LookupError("there is no overview of this concept")
-    return Response(path.read_bytes(), media_type="image/jpeg")
+    return Response(path.read_bytes(), media_type=OVERVIEW_KINDS[path.suffix][0])
 
 
 def show_reviews(workspace: Workspace, query: Query) -> Response:

@@ -10,7 +10,6 @@ from vtcav_jax.cli.commands.mine_concepts import MineConceptsArguments, MiningAr
 from vtcav_jax.cli.commands.tcav import TcavArguments, TestArguments
 from vtcav_jax.cli.pipeline import run_pipeline
 from vtcav_jax.cli.tasks import CommandContext
-from vtcav_jax.concepts.config import Concept, MiningConfig, parse_concepts
 from vtcav_jax.console import info
 from vtcav_jax.discovery import DiscoveryConfig
 from vtcav_jax.models.stages import resolve_stages
@@ -19,25 +18,12 @@ from vtcav_jax.tcav.experiment.config import ExperimentConfig
 from vtcav_jax.tcav.experiment.dataset import clips_by_class
 
 
-@dataclass(frozen=True)
-class OptionalMiningConfig(MiningConfig):
-    """Settings of mining in a command that can also do without concepts that have names."""
-
-    concepts: tuple[Concept, ...] = setting(
-        (), "concepts to mine, as for the task mine_concepts; or --discover", convert=parse_concepts
-    )
-
-    def _concept_faults(self) -> list[str]:
-        return super()._concept_faults() if self.concepts else []
-
-
 @dataclass(frozen=True, kw_only=True)
 class ExperimentArguments(MiningArguments, TestArguments, ModelArguments, VideoArguments):
     discover: bool = setting(
         False, "instead of mining --concepts, discover concepts that nobody named in the activations (task discover)"
     )
     clips_per_video: int = setting(1, "evenly spaced clips per video, with --discover", minimum=1, maximum=1000)
-    config: OptionalMiningConfig = nested(OptionalMiningConfig)
     discovery_config: DiscoveryConfig = nested(DiscoveryConfig)
     target_videos: str = required("WHERE", "clips of the classes to be explained (a source)")
     out: Path | None = setting(None, "folder for the concept sets [default: RUN_concepts]")
@@ -69,9 +55,10 @@ def experiment(args: ExperimentArguments, context: CommandContext) -> int:
 
 def preflight(args: ExperimentArguments) -> None:
     """Check the inputs of the tests (network, classes, their clips, stages) before minutes are spent on concepts."""
-    if args.discover == bool(args.config.concepts):
-        got = "both" if args.discover else "neither"
-        raise SettingError(("concepts", f"expected --concepts=NAME,... or --discover, got {got}"))
+    ways = {"--concepts": bool(args.config.concepts), "--movements": args.movements, "--discover": args.discover}
+    if sum(ways.values()) != 1:
+        got = " and ".join(way for way, is_given in ways.items() if is_given) or "none"
+        raise SettingError(("concepts", f"expected --concepts=NAME,..., --movements or --discover, got {got}"))
     config: ExperimentConfig = args.test_config
     open_nonempty(args.videos)
     source = open_nonempty(args.target_videos, "target_videos")

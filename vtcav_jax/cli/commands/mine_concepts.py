@@ -6,7 +6,9 @@ from vtcav_jax import concepts, distributed
 from vtcav_jax.cli.arguments import OutArguments, ProcessArguments, VideoArguments
 from vtcav_jax.cli.commands import network_outline, open_nonempty
 from vtcav_jax.cli.tasks import CommandContext
+from vtcav_jax.concepts.config import MiningConfig, OptionalMiningConfig
 from vtcav_jax.console import emit, info
+from vtcav_jax.discovery.movements import MovementConfig, MovementReport, mine_movements
 from vtcav_jax.settings import SettingError, concerning, nested, required, setting
 
 
@@ -19,7 +21,12 @@ class MiningArguments:
         "videos to be explained later, which are left out of the concepts (a source, as for --videos)",
     )
     negative_videos: str | None = setting(None, "additional videos for the random sets (a source, as for --videos)")
-    config: concepts.MiningConfig = nested(concepts.MiningConfig)
+    movements: bool = setting(
+        False,
+        "instead of mining --concepts, cluster the movements of people (needs a pose network, or boxes with keypoints)",
+    )
+    movement_config: MovementConfig = nested(MovementConfig)
+    config: OptionalMiningConfig = nested(OptionalMiningConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +37,9 @@ class MineConceptsArguments(VideoArguments, MiningArguments, OutArguments, Proce
 def mine_concepts(args: MineConceptsArguments, context: CommandContext) -> None:
     """Mine concept sets and write their review page; clips have the length that the network reads."""
     config, out = args.config, args.out
+    if args.movements == bool(config.concepts):
+        got = "both" if args.movements else "neither"
+        raise SettingError(("concepts", f"expected --concepts=NAME,... or --movements, got {got}"))
     clip_spec = None if args.model is None else network_outline(args.model)[1]
     if config.uses_whole_clips:
         if clip_spec is None or args.negative_videos is not None:
@@ -56,14 +66,22 @@ def mine_concepts(args: MineConceptsArguments, context: CommandContext) -> None:
         if clip_spec is not None:
             config = replace(config, clip_frames=clip_spec.frames, interval=clip_spec.interval)
         if distributed.process_count() > 1:
-            concepts.share_scans(args.videos, config, out, negative_videos=args.negative_videos)
+            scan_config = replace(config, movements=args.movements)
+            concepts.share_scans(args.videos, scan_config, out, negative_videos=args.negative_videos)
         if not distributed.is_main_process():
             return
-        report = concepts.mine(
-            args.videos, config, out, targets=args.target_videos or (), negative_videos=args.negative_videos
-        )
+        report = _mine_boxes(args, config)
     info(report.text)
     emit(f"\nReview the concept clips and reject wrong ones: {out / 'review.html'}")
+
+
+def _mine_boxes(args: MineConceptsArguments, config: MiningConfig) -> concepts.MiningReport | MovementReport:
+    targets, negative_videos = args.target_videos or (), args.negative_videos
+    if not args.movements:
+        return concepts.mine(args.videos, config, args.out, targets=targets, negative_videos=negative_videos)
+    return mine_movements(
+        args.videos, args.out, config, args.movement_config, targets=targets, negative_videos=negative_videos
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

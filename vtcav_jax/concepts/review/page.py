@@ -28,6 +28,17 @@ from vtcav_jax.names import escape_control_chars
 REVIEW_PREVIEW_SIZE = 112  # pixels
 MAX_REVIEW_FRAMES = 16  # per preview
 REVIEW_FPS = 12
+# Kind of picture, and its caption, by suffix
+OVERVIEW_KINDS = {
+    ".jpg": (
+        "image/jpeg",
+        "Its strongest clips as a whole, grey where it is absent; below, the parts that were cut out.",
+    ),
+    ".svg": (
+        "image/svg+xml",
+        "The mean of its people over time, relative to the hips; dashed: the ways of hands and feet. Below, its clips.",
+    ),
+}
 
 
 def review_sets(folder: str | Path) -> tuple[Path, dict[str, str]]:
@@ -57,7 +68,8 @@ def write_review(folder: Path, clips: Iterable[ConceptClip]) -> tuple[Path, dict
             if isinstance(card, str):
                 failures[clip.file] = card
             else:  # only the first clip of a concept has the overview
-                cards.append(card | {"overview": overviews.pop(Path(clip.file).parts[0], "")})
+                overview = overviews.pop(Path(clip.file).parts[0], "")
+                cards.append(card | {"overview": overview, "overviewCaption": _caption(overview)})
     path = folder / "review.html"
     write_text(path, render_review_page(cards, escape_control_chars(folder.resolve().name)))
     return path, failures
@@ -76,8 +88,16 @@ def render_review_page(cards: Sequence[dict], name: str) -> str:
 
 
 def _read_overviews(folder: Path) -> dict[str, str]:
-    """Return the overviews of discovered concepts as data, by the names of the concepts' folders."""
-    return {path.stem: _as_url(path.read_bytes(), "image/jpeg") for path in (folder / OVERVIEW_FOLDER).glob("*.jpg")}
+    """Return the overviews of discovered concepts and movements as data, by the names of the concepts' folders."""
+    return {
+        path.stem: _as_url(path.read_bytes(), mime)
+        for suffix, (mime, _) in OVERVIEW_KINDS.items()
+        for path in (folder / OVERVIEW_FOLDER).glob(f"*{suffix}")
+    }
+
+
+def _caption(overview: str) -> str:
+    return next((text for mime, text in OVERVIEW_KINDS.values() if overview.startswith(f"data:{mime};")), "")
 
 
 def _as_url(data: bytes, mime: str) -> str:

@@ -18,6 +18,7 @@ VIEW_MAKERS = {
     "MotionResults": "explanations:view_motion",
     "Pyramid": "explanations:view_pyramid",
     "DiscoveryReport": "explanations:view_discovery",
+    "Movements": "movements:view_movements",
     "MethodScores": "evaluation:view_method_scores",
     "Accuracy": "evaluation:view_accuracy",
     "RunFolder": "run_folder:view_run_folder",

@@ -192,7 +192,7 @@ async function updateCards() {
   by('overview').hidden = !concept?.overview;
   if (concept?.overview) {
     by('overview').src = '/api/overview?' + new URLSearchParams({folder: state.folder, concept: name});
-    by('overview').alt = 'strongest clips of ' + name + ' as a whole, grey where it is absent';
+    by('overview').alt = 'overview of ' + name;
   }
   by('concept-cards').replaceChildren(...page.clips.map(card));
   by('concept-pages').textContent = `page ${page.page + 1} of ${page.pages}, ${page.total} clips`;

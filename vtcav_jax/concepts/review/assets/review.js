@@ -111,9 +111,8 @@ function makeHeading(members) {
 function makeOverview(clip) {
   const figure = make('figure'), picture = make('img');
   picture.src = clip.overview;
-  picture.alt = 'strongest clips of ' + clip.concept;
-  figure.append(picture, make('figcaption', 'help', 'Its strongest clips as a whole, grey where it is absent; below, ' +
-    'the parts that were cut out.'));
+  picture.alt = 'overview of ' + clip.concept;
+  figure.append(picture, make('figcaption', 'help', clip.overviewCaption));
   return figure;
 }
 
