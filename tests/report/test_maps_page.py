@@ -109,7 +109,7 @@ def attribution_run(folder):
     for i in range(CLIPS - 1):
         kind = "mp4" if i == 0 else "webp"
         write_animation(
-            folder / ANIMATION_FOLDER / map_animations.map_animation_name(f"{i:06d}_clip_{i}", "direction", kind),
+            folder / ANIMATION_FOLDER / map_animations.map_animation_name(f"{i:06d}_clip_{i}", kind),
             video,
             4.0,
         )
@@ -178,6 +178,13 @@ def test_every_prediction_is_displayed_before_any_repeats():
         "clip 2",
         "clip 4",
     ]
+
+
+def test_the_caption_of_a_film_has_every_target_and_other_predictions():
+    rows = [map_row(0), map_row(0, "attn_lrp"), map_row(0, target="shape:x", answer="shape:x", score=-1.0)]
+    assert map_sections.film_description(rows) == (
+        "clip 0; direction: score +4, prediction direction:left; shape:x: score −1"
+    )
 
 
 def test_animations_are_limited_and_the_rest_is_counted(page, monkeypatch):

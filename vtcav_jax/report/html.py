@@ -106,12 +106,14 @@ def figure_grid(figures: Iterable[Figure]) -> str:
 
 
 def embed_media(path: Path, caption: str, css_class: str = "") -> str:
-    """Return an embedded looping animation or an image with a caption."""
+    """Return an embedded looping animation or an image with a caption; a video of the class `film` has controls."""
     mime = {".mp4": "video/mp4", ".jpg": "image/jpeg", ".webp": "image/webp", ".png": "image/png"}[path.suffix]
     data = f"data:{mime};base64,{base64.b64encode(path.read_bytes()).decode()}"
     alt_text = escape(caption)
+    controls = " controls" if css_class == "film" else ""
     media = (
-        f'<video src="{data}"{_poster_attribute(path)} autoplay loop muted playsinline aria-label="{alt_text}"></video>'
+        f'<video src="{data}"{_poster_attribute(path)}{controls} autoplay loop muted playsinline'
+        f' aria-label="{alt_text}"></video>'
         if mime.startswith("video")
         else f'<img src="{data}" alt="{alt_text}">'
     )

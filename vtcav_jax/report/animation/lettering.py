@@ -1,5 +1,7 @@
 """Text in the frames of an animation, drawn by Pillow in DejaVu Sans, which matplotlib ships."""
 
+import re
+from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
 
 FONT_SIZE, HEIGHT = 10, 12  # pixels; HEIGHT includes ascenders and descenders
+
+BREAKS = re.compile(r"[^ :./_@|,#\-]*[ :./_@|,#\-]*")  # pieces of a text, each with the signs that end it
 
 
 @cache
@@ -38,6 +42,43 @@ def write(
     image = Image.fromarray(np.ascontiguousarray(line))
     ImageDraw.Draw(image).text((0, HEIGHT - 3), text, fill=colour, font=_font(), anchor="ls")
     line[:] = np.asarray(image)
+
+
+def wrap(text: str, most: int) -> list[str]:
+    """Return the lines of a text that are at most `most` pixels wide; nothing is left out.
+
+    Lines end at spaces, after the signs that join parts of names, or, in a long word, anywhere. A newline ends a line.
+    """
+    return [line for part in text.split("\n") for line in _wrap_line(" ".join(part.split()), most)]
+
+
+def write_lines(
+    picture: UInt8[np.ndarray, "h w 3"],
+    lines: Iterable[str],
+    x: int,
+    y: int,
+    colour: tuple[int, int, int],
+    *,
+    most: int,
+) -> None:
+    """Draw lines, as `wrap` returns them, one below the other."""
+    for i, line in enumerate(lines):
+        write(picture, line, x, y + HEIGHT * i, colour, most=most)
+
+
+def _wrap_line(text: str, most: int) -> list[str]:
+    lines, line = [], ""
+    for piece in BREAKS.findall(text):
+        if width(line + piece.rstrip()) <= most:
+            line += piece
+            continue
+        lines += [line.rstrip()] if line else []
+        line = piece
+        while width(line.rstrip()) > most and len(line) > 1:  # a word that is wider than a line
+            n = next((n for n in range(len(line) - 1, 0, -1) if width(line[:n]) <= most), 1)
+            lines.append(line[:n])
+            line = line[n:]
+    return [*lines, line.rstrip()] if line or not lines else lines
 
 
 def _shortened(text: str, most: int) -> str:
