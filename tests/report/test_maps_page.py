@@ -89,6 +89,7 @@ def clip_row(i: int, drop_shuffled: float = 0.8, **more: Any) -> ClipMotionRow:
     values: dict[str, Any] = {field.name: 0.5 for field in fields(ClipMotionRow)}
     values |= dict(clip=f"clip {i} {NASTY}", clip_index=0, target="direction", answer="direction:left", score=4.0)
     values |= dict(source_video=f"video {i}", method="saliency", parts_file="")
+    values |= dict(prediction="direction:up", probability=0.875)
     values |= dict(drop_shuffled=drop_shuffled)
     values |= dict(drop_shuffled_low=drop_shuffled - 0.1, drop_shuffled_high=drop_shuffled + 0.1)
     return ClipMotionRow(**values | more)
@@ -206,6 +207,7 @@ def test_text_about_motion_has_verdicts_and_counts(page):
     assert "<strong>direction:up: appearance, not motion;</strong>" in text
     assert "of 4 clips, 1 depend on motion, 1 do not, 1 are in between or uncertain, 1 are undefined" in text
     assert "<td>undefined</td>" in text
+    assert "<td>direction:left</td><td>direction:up (88 %)</td>" in text  # the explained class, and the prediction
 
 
 def test_negative_losses_are_reported_as_rises():

@@ -351,6 +351,7 @@ def evidence(answer="left", favourite=0.0, video="", **columns_given):
     """
     columns: dict[str, Any] = dict.fromkeys(reliance.ClipMotionRow.__dataclass_fields__, 0.0)
     columns |= dict(clip="c", clip_index=0, target="direction", answer=answer, score=4.0, method="", parts_file="")
+    columns |= dict(prediction="")
     columns |= columns_given
     columns["source_video"] = video or str(next(VIDEO_NUMBERS))
     margins = {"score": [columns["score"] * (answer == c) for c in ("left", "up")]}
