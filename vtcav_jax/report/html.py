@@ -14,6 +14,7 @@ from vtcav_jax.assets import read_asset
 from vtcav_jax.report.figures.svg import FIGURE_CSS, THEME_CSS, Figure
 
 MAX_PAGE_BYTES = 20_000_000
+MAX_NARROW_WIDTH, MAX_DOUBLE_WIDTH = 430, 800  # pixels of figures that take one and two places of a grid
 PAGE_CSS = read_asset("vtcav_jax.report", "page.css")
 
 
@@ -102,7 +103,21 @@ def html_table(columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]
 
 
 def figure_grid(figures: Iterable[Figure]) -> str:
-    return f'<div class="grid">{"".join(f"<figure>{figure.svg}</figure>" for figure in figures)}</div>'
+    """Return figures side by side, as many as the window has room for; wide ones take two places or a whole row."""
+    return f'<div class="grid">{"".join(map(_grid_figure, figures))}</div>'
+
+
+def _grid_figure(figure: Figure) -> str:
+    if figure.width <= MAX_NARROW_WIDTH:
+        return f"<figure>{figure.svg}</figure>"
+    css_class = "double" if figure.width <= MAX_DOUBLE_WIDTH else "row"
+    return f'<figure class="{css_class}">{scrolling_figure(figure)}</figure>'
+
+
+def scrolling_figure(figure: Figure) -> str:
+    """Return a figure that shrinks by a fifth at most, so that its letters are legible, and then scrolls."""
+    widths = f"min-width: {figure.width * 4 // 5}px; max-width: {figure.width * 5 // 4}px"
+    return f'<div class="graph"><div style="{widths}">{figure.svg}</div></div>'
 
 
 def embed_media(path: Path, caption: str, css_class: str = "") -> str:

@@ -1,6 +1,5 @@
 """Text in the frames of an animation, drawn by Pillow in DejaVu Sans, which matplotlib ships."""
 
-import re
 from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING
@@ -9,13 +8,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vtcav_jax.report.fonts import font_file
+from vtcav_jax.report.line_breaks import break_lines
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
 
 FONT_SIZE, HEIGHT = 10, 12  # pixels; HEIGHT includes ascenders and descenders
-
-BREAKS = re.compile(r"[^ :./_@|,#\-]*[ :./_@|,#\-]*")  # pieces of a text, each with the signs that end it
 
 
 @cache
@@ -45,11 +43,8 @@ def write(
 
 
 def wrap(text: str, most: int) -> list[str]:
-    """Return the lines of a text that are at most `most` pixels wide; nothing is left out.
-
-    Lines end at spaces, after the signs that join parts of names, or, in a long word, anywhere. A newline ends a line.
-    """
-    return [line for part in text.split("\n") for line in _wrap_line(" ".join(part.split()), most)]
+    """Return the lines of a text that are at most `most` pixels wide; nothing is left out."""
+    return break_lines(text, most, width)
 
 
 def write_lines(
@@ -64,21 +59,6 @@ def write_lines(
     """Draw lines, as `wrap` returns them, one below the other."""
     for i, line in enumerate(lines):
         write(picture, line, x, y + HEIGHT * i, colour, most=most)
-
-
-def _wrap_line(text: str, most: int) -> list[str]:
-    lines, line = [], ""
-    for piece in BREAKS.findall(text):
-        if width(line + piece.rstrip()) <= most:
-            line += piece
-            continue
-        lines += [line.rstrip()] if line else []
-        line = piece
-        while width(line.rstrip()) > most and len(line) > 1:  # a word that is wider than a line
-            n = next((n for n in range(len(line) - 1, 0, -1) if width(line[:n]) <= most), 1)
-            lines.append(line[:n])
-            line = line[n:]
-    return [*lines, line.rstrip()] if line or not lines else lines
 
 
 def _shortened(text: str, most: int) -> str:
