@@ -15,8 +15,8 @@ from vtcav_jax.report.figures.strip import draw_strip, write_strip
 from vtcav_jax.report.random_weights_notice import RANDOM_WEIGHTS_NOTICE
 from vtcav_jax.runs.attribution_rows import MAPS_CSV, MapRow
 from vtcav_jax.runs.tables import read_rows
-from vtcav_jax.serve.clip_maps import load_clip_map, step_positions
 from vtcav_jax.serve.films import FilmClip, FilmLibrary
+from vtcav_jax.serve.maps.clip_maps import load_clip_map, step_positions
 from vtcav_jax.serve.run_network import NetworkReference, NetworkShelf
 from vtcav_jax.serve.served_run import open_served_run
 from vtcav_jax.settings import SettingError

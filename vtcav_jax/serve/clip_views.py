@@ -12,8 +12,6 @@ from vtcav_jax.attribution.result import VIDEO
 from vtcav_jax.attribution.videos.stored_results import read_about
 from vtcav_jax.data.source import is_unchanged, item_content
 from vtcav_jax.runs.tcav_rows import SCORES_CSV
-from vtcav_jax.serve import clip_maps
-from vtcav_jax.serve.clip_maps import ClipMap
 from vtcav_jax.serve.columns import explain_damage
 from vtcav_jax.serve.films import (
     MAX_FILM_FRAMES,
@@ -23,9 +21,11 @@ from vtcav_jax.serve.films import (
     FilmClip,
     FilmPicture,
 )
+from vtcav_jax.serve.maps import clip_maps
+from vtcav_jax.serve.maps.clip_maps import ClipMap
+from vtcav_jax.serve.maps.requested_maps import MapContent
 from vtcav_jax.serve.network_session import MapRequest, Steering
 from vtcav_jax.serve.reproduction import ViewedClip, run_command_line, view_command, view_python
-from vtcav_jax.serve.requested_maps import MapContent
 from vtcav_jax.serve.run_network import NetworkReference
 from vtcav_jax.serve.served_run import ServedRun
 from vtcav_jax.serve.workspace import Workspace

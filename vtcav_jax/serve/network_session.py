@@ -24,9 +24,9 @@ from vtcav_jax.attribution.videos.explain_videos import resolve_methods
 from vtcav_jax.console import warn
 from vtcav_jax.models.network import Network
 from vtcav_jax.serve.byte_cache import ByteCache
-from vtcav_jax.serve.clip_maps import ClipMap
 from vtcav_jax.serve.films import FilmClip
-from vtcav_jax.serve.requested_maps import MapContent, RequestedMaps
+from vtcav_jax.serve.maps.clip_maps import ClipMap
+from vtcav_jax.serve.maps.requested_maps import MapContent, RequestedMaps
 from vtcav_jax.serve.run_network import NetworkReference, NetworkShelf
 from vtcav_jax.tcav.features.pooling import broadcast_vector
 from vtcav_jax.tcav.vector_file import VectorBundle

@@ -20,7 +20,7 @@ from vtcav_jax.runs.tcav_rows import DERIVATIVES_CSV, PREDICTIONS_CSV, SCORES_CS
 from vtcav_jax.serve.clip_tables import ClipTable, EffectTable, MapTable, MotionTable
 from vtcav_jax.serve.columns import explain_damage
 from vtcav_jax.serve.films import ClipSampling
-from vtcav_jax.serve.requested_maps import RequestedMaps
+from vtcav_jax.serve.maps.requested_maps import RequestedMaps
 from vtcav_jax.serve.run_network import NetworkReference, network_reference
 from vtcav_jax.tcav.experiment.report_data import DERIVATIVE_PROFILES_NPZ
 from vtcav_jax.tcav.experiment.verdicts import is_finding

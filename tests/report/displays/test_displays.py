@@ -360,8 +360,8 @@ def legs_of_maps():
         Attribution(np.full((3, 2, 4, 4), value, np.float32), "video", True, 9, name)
         for value, name in ((0.5, "a"), (1.0, "b"))
     ]
-    scores = np.array([0.0, 1.0, 2.0]), np.array([17.0, 18.0, 19.0]), np.array([50.0, 52.0, 54.0])
-    return StaticDynamicAttribution(*legs, *scores)
+    baseline, frozen, clip = np.array([[0.0, 1.0, 2.0], [17.0, 18.0, 19.0], [50.0, 52.0, 54.0]])
+    return StaticDynamicAttribution(legs[0], legs[1], baseline, frozen, clip)
 
 
 def mined(n_sets=3, n_failures=1):

@@ -10,10 +10,10 @@ import vtcav_jax as vtcav
 from tests.support.cli_runner import run_cli
 from vtcav_jax.data.encode import encode_lossless_mp4
 from vtcav_jax.serve import network_session
-from vtcav_jax.serve.clip_maps import ClipMap
 from vtcav_jax.serve.clip_views import ClipView
 from vtcav_jax.serve.films import ClipSampling
-from vtcav_jax.serve.requested_maps import REQUESTED_FOLDER, MapContent, RequestedMaps
+from vtcav_jax.serve.maps.clip_maps import ClipMap
+from vtcav_jax.serve.maps.requested_maps import REQUESTED_FOLDER, MapContent, RequestedMaps
 from vtcav_jax.serve.workspace import open_workspace
 
 TARGET = "direction:left"

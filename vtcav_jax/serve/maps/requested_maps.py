@@ -18,8 +18,8 @@ import numpy as np
 from vtcav_jax import atomic
 from vtcav_jax.checksums import json_sha256
 from vtcav_jax.runs.code_version import code_hash, package_versions
-from vtcav_jax.serve.clip_maps import ClipMap
 from vtcav_jax.serve.films import ClipSampling
+from vtcav_jax.serve.maps.clip_maps import ClipMap
 
 REQUESTED_FOLDER = "requested_maps"
 MAX_STORED_BYTES, MAX_STORED_MAPS = 256 * 2**20, 2000  # in one run folder
