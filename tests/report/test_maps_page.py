@@ -408,3 +408,20 @@ def test_the_page_works_in_a_browser(browser, page, width, scheme):
     assert download_text(view, "motion.csv").startswith("clip,") and "attn_lrp" in download_text(view, "profile.csv")
     view.emulate_media(media="print")
     assert view.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+
+
+def test_figures_use_the_width_of_the_window(browser, page):
+    """Grids reach the right edge of a wide page; on a phone, what is wider than the screen scrolls by itself."""
+    view = open_page(browser, page, 1600, "light")
+    edges = view.evaluate(
+        "[...document.querySelectorAll('.grid')].map(grid => [grid.childElementCount,"
+        " Math.max(...[...grid.children].map(figure => figure.getBoundingClientRect().right))])"
+    )
+    assert all(right > 0.9 * 1600 for count, right in edges if count > 2) and edges
+    phone = open_page(browser, page, 390, "dark")
+    outside = phone.evaluate(
+        "[...document.querySelectorAll('main svg, main img, main video, main table')].filter(element =>"
+        " element.getBoundingClientRect().right > 391 && !element.closest('.graph, .film, .wide'))"
+        ".map(element => element.outerHTML.slice(0, 80))"
+    )
+    assert outside == []
