@@ -89,6 +89,7 @@ def clip_row(i: int, drop_shuffled: float = 0.8, **more: Any) -> ClipMotionRow:
     values: dict[str, Any] = {field.name: 0.5 for field in fields(ClipMotionRow)}
     values |= dict(clip=f"clip {i} {NASTY}", clip_index=0, target="direction", answer="direction:left", score=4.0)
     values |= dict(source_video=f"video {i}", method="saliency", parts_file="")
+    values |= dict(prediction="direction:up", probability=0.875)
     values |= dict(drop_shuffled=drop_shuffled)
     values |= dict(drop_shuffled_low=drop_shuffled - 0.1, drop_shuffled_high=drop_shuffled + 0.1)
     return ClipMotionRow(**values | more)
@@ -109,7 +110,7 @@ def attribution_run(folder):
     for i in range(CLIPS - 1):
         kind = "mp4" if i == 0 else "webp"
         write_animation(
-            folder / ANIMATION_FOLDER / map_animations.map_animation_name(f"{i:06d}_clip_{i}", "direction", kind),
+            folder / ANIMATION_FOLDER / map_animations.map_animation_name(f"{i:06d}_clip_{i}", kind),
             video,
             4.0,
         )
@@ -180,6 +181,13 @@ def test_every_prediction_is_displayed_before_any_repeats():
     ]
 
 
+def test_the_caption_of_a_film_has_every_target_and_other_predictions():
+    rows = [map_row(0), map_row(0, "attn_lrp"), map_row(0, target="shape:x", answer="shape:x", score=-1.0)]
+    assert map_sections.film_description(rows) == (
+        "clip 0; direction: score +4, prediction direction:left; shape:x: score −1"
+    )
+
+
 def test_animations_are_limited_and_the_rest_is_counted(page, monkeypatch):
     text = page.read_text()
     assert text.count('<figure class="film">') == CLIPS - 1 and text.count('src="data:image/webp;base64,') == CLIPS - 2
@@ -199,6 +207,7 @@ def test_text_about_motion_has_verdicts_and_counts(page):
     assert "<strong>direction:up: appearance, not motion;</strong>" in text
     assert "of 4 clips, 1 depend on motion, 1 do not, 1 are in between or uncertain, 1 are undefined" in text
     assert "<td>undefined</td>" in text
+    assert "<td>direction:left</td><td>direction:up (88 %)</td>" in text  # the explained class, and the prediction
 
 
 def test_negative_losses_are_reported_as_rises():
@@ -399,3 +408,20 @@ def test_the_page_works_in_a_browser(browser, page, width, scheme):
     assert download_text(view, "motion.csv").startswith("clip,") and "attn_lrp" in download_text(view, "profile.csv")
     view.emulate_media(media="print")
     assert view.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
+
+
+def test_figures_use_the_width_of_the_window(browser, page):
+    """Grids reach the right edge of a wide page; on a phone, what is wider than the screen scrolls by itself."""
+    view = open_page(browser, page, 1600, "light")
+    edges = view.evaluate(
+        "[...document.querySelectorAll('.grid')].map(grid => [grid.childElementCount,"
+        " Math.max(...[...grid.children].map(figure => figure.getBoundingClientRect().right))])"
+    )
+    assert all(right > 0.9 * 1600 for count, right in edges if count > 2) and edges
+    phone = open_page(browser, page, 390, "dark")
+    outside = phone.evaluate(
+        "[...document.querySelectorAll('main svg, main img, main video, main table')].filter(element =>"
+        " element.getBoundingClientRect().right > 391 && !element.closest('.graph, .film, .wide'))"
+        ".map(element => element.outerHTML.slice(0, 80))"
+    )
+    assert outside == []

@@ -1,5 +1,8 @@
 """Animations of maps: colour maps, text and positions of values."""
 
+import tracemalloc
+from dataclasses import replace
+
 import av
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ import pytest
 from vtcav_jax.data.encode import write_animation
 from vtcav_jax.report import colormaps
 from vtcav_jax.report.animation import lettering, overlay
+from vtcav_jax.report.animation import maps as map_films
 
 
 def test_luminance_orders_the_values_and_zero_is_neutral():
@@ -49,6 +53,23 @@ def test_letters():
     assert (long[:, 32:] == 255).all() and (long[1 : 1 + lettering.HEIGHT, 2:32] < 128).any()
     np.testing.assert_array_equal(written("two\nlines"), written("two lines"))
     assert (written("wide", most=3) == 255).all()
+
+
+@pytest.mark.parametrize("most", [1, 30, 55, 90, 1000])
+def test_wrapped_text_is_complete_and_fits(most):
+    texts = [
+        "direction:left vs direction:right",
+        "a_very_long_name_of_a_layer.blocks.11.mlp",
+        "x" * 90,
+        "a b",
+        "ab  cd",
+    ]
+    for text in texts:
+        lines = lettering.wrap(text, most)
+        assert "".join("".join(lines).split()) == "".join(text.split())
+        assert all(lettering.width(line) <= most or len(line) == 1 for line in lines)
+    assert lettering.wrap("one\ntwo", 1000) == ["one", "two"] and lettering.wrap("", most) == [""]
+    assert lettering.wrap("direction:left vs direction:right", 70) == ["direction:left", "vs direction:", "right"]
 
 
 @pytest.fixture(scope="module")
@@ -122,3 +143,66 @@ def test_films_have_the_requested_width_and_colours():
     np.testing.assert_allclose(hot[0, 0, -1], expected + background, atol=8)
     with pytest.raises(ValueError, match=r"no colour map named 'hut'.*hot"):
         colormaps.color_table(signed=True, name="hut")
+
+
+def drawn_text(picture, dark=128):
+    """Return the rows of a picture that have letters."""
+    return np.flatnonzero((picture < dark).all(-1).any(1))
+
+
+def test_names_that_differ_only_at_their_ends_look_different_in_a_film(film):
+    """Both are far wider than a panel, and one is a prefix of the other."""
+    names = ["swinging " + "a very long bat " * 4 + kind for kind in ("left", "right")]
+    values = np.ones((1, 2, 2))
+    pictures = [
+        overlay.OverlayFilm(film, [overlay.PanelGroup([overlay.Panel(name, values, np.zeros(1), True)])], "")[0]
+        for name in names
+    ]
+    assert pictures[0].shape == pictures[1].shape and (pictures[0] != pictures[1]).any()
+    lines = lettering.wrap(names[0], 192)
+    title = pictures[0][2 * overlay.PANEL_GAP + lettering.HEIGHT :, 2 * overlay.PANEL_GAP + 192 :]
+    rows = drawn_text(title[: lettering.HEIGHT * len(lines)])
+    assert {row // lettering.HEIGHT for row in rows.tolist()} == set(range(len(lines)))
+
+
+def test_a_film_shows_the_maps_of_all_targets_by_each_method(film):
+    """Rows: methods; beside the clip the targets, with one scale for classes, and an own one for a channel."""
+    values = {"left": 4.0, "right": 1.0, "layers.0#3": 100.0}
+    panels = {
+        target: [overlay.Panel(method, np.full((1, 2, 2), value), np.zeros(1), True) for method in ("lrp", "cam")]
+        for target, value in values.items()
+    }
+    predictions, scores = {"left": "left", "right": "left", "layers.0#3": ""}, {"left": 2.0, "right": -1.0}
+    groups = map_films.panel_groups(panels, predictions, scores | {"layers.0#3": 7.5})
+    assert [group.heading for group in groups] == ["lrp", "cam"]
+    for group in groups:
+        assert [panel.title for panel in group.panels] == ["left\nscore 2", "right\nscore -1", "layers.0#3\nscore 7.5"]
+        assert [panel.scale_limit for panel in group.panels] == [4.0, 4.0, 100.0]
+    assert map_films.film_caption("a clip", predictions, scores) == "a clip  (prediction left)"
+    one = overlay.OverlayFilm(film, groups[:1], "a clip")
+    both = overlay.OverlayFilm(film, groups, "a clip")
+    assert len(both) == len(film) and both[0].shape[1] == one[0].shape[1] == 4 * 192 + 5 * overlay.PANEL_GAP
+    n_rows = one[0].shape[0] - 2 * overlay.PANEL_GAP - lettering.HEIGHT
+    assert abs(both[0].shape[0] - one[0].shape[0] - n_rows) <= 1
+    np.testing.assert_array_equal(both[-1], both[len(film) - 1])
+    np.testing.assert_array_equal(np.stack(both[1:3]), np.stack([both[1], both[2]]))
+    with pytest.raises(IndexError):
+        both[len(film)]
+    stages = {"left": panels["left"], "right": [replace(panel, title="other") for panel in panels["right"]]}
+    (group, _) = map_films.panel_groups(stages, predictions, scores)  # a default layer that depends on the target
+    assert group.heading == "" and [panel.title.split("\n")[1] for panel in group.panels] == ["lrp", "other"]
+    assert map_films.panel_groups({"left": panels["left"]}, predictions, scores)[0].panels == panels["left"]
+
+
+def test_frames_of_a_film_are_drawn_when_they_are_read(tmp_path):
+    """A film of many panels takes the memory of a few of its frames."""
+    video = np.zeros((200, 64, 64, 3), np.uint8)
+    panels = [overlay.Panel(str(i), np.random.default_rng(i).random((4, 4, 4)), np.arange(4.0), True) for i in range(9)]
+    tracemalloc.start()
+    lazy = overlay.OverlayFilm(video, [overlay.PanelGroup(panels)], "a clip")
+    write_animation(tmp_path / "film.mp4", lazy, 25.0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert lazy[0].nbytes * 12 > peak and len(lazy) == 200
+    with av.open(str(tmp_path / "film.mp4"), mode="r") as container:
+        assert sum(1 for _ in container.decode(video=0)) == 200

@@ -44,6 +44,18 @@ def test_a_strip_has_the_frames_their_times_and_a_scale_of_each_map():
     assert len(strip(n_frames=99)[1].axes) >= 3 * 10  # at most the frames of the clip
 
 
+def test_long_names_are_complete_and_inside_the_strip():
+    frames, values = np.zeros((4, 16, 24, 3), np.uint8), np.ones((1, 2, 2))
+    names = [f"a long name of a class with a lot of words, and its {end}\nlrp @blocks.11.norm" for end in ("x", "y")]
+    figure = draw_strip(frames, np.arange(4) / 10, [Panel(name, values, np.zeros(1), True) for name in names])
+    figure.canvas.draw()
+    texts = [text for axes in figure.axes for text in axes.texts]
+    joined = ["".join(text.get_text().split()) for text in texts]
+    assert joined == ["clip", *("".join(name.replace("@", "at ").split()) for name in names)]
+    left = [text.get_window_extent().x0 for text in texts]
+    assert min(left) >= 0
+
+
 def test_files_of_a_strip_are_equal_in_two_runs_and_have_caption_and_bibtex(tmp_path):
     for folder in ("a", "b"):
         paths = write_strip(strip()[1], tmp_path / folder, "strip ../x", "A caption.", "@misc{a}")
@@ -59,18 +71,25 @@ def test_files_of_a_strip_are_equal_in_two_runs_and_have_caption_and_bibtex(tmp_
 def test_the_command_writes_the_strip_of_the_clip_with_the_highest_score(tmp_path):
     run = f"--run={tmp_path / 'run'}"
     maps = ["attribute", "--model=worlds_cnn", "--videos=worlds:small:3:46", "--methods=gradcam", "--num_workers=0"]
-    assert run_cli(*maps, "--targets=direction", "--animations=none", run)[0] == 0
+    assert run_cli(*maps, "--targets=direction,shape", "--animations=none", run)[0] == 0
     code, _, errors = run_cli("report", run, "--figure=strip", "--frames=3", "--latex")
     assert code == 0, errors
     (caption,) = (tmp_path / "run/figures").glob("*.txt")
     scores = [float(n) for n in re.findall(r"score ([0-9.]+)", caption.read_text())]
-    rows = (tmp_path / "run/maps.csv").read_text().splitlines()
-    column = rows[0].split(",").index("score")
-    assert scores[0] == pytest.approx(max(float(row.split(",")[column]) for row in rows[1:]), rel=0.01)
+    rows = [line.split(",") for line in (tmp_path / "run/maps.csv").read_text().splitlines()]
+    score, target, clip = (rows[0].index(name) for name in ("score", "target", "clip"))
+    best = max((row for row in rows[1:] if row[target] == "direction"), key=lambda row: float(row[score]))
+    assert scores == [pytest.approx(float(best[score]), rel=0.01)]
     assert "3 of the 8 frames" in caption.read_text() and caption.with_suffix(".pdf").read_bytes()[:4] == b"%PDF"
     latex = (tmp_path / "run/tables/maps.tex").read_text()
-    assert latex.startswith("\\begin{tabular}") and latex.count("gradcam") == 3 and "small\\_46\\_000000" in latex
-    code, _, errors = run_cli("report", run, "--figure=strip", "--clip=none", "--target=shape")
-    assert code == 1 and "no clip named 'none'" in errors and "no target named 'shape'" in errors
+    assert latex.startswith("\\begin{tabular}") and latex.count("gradcam") == 6 and "small\\_46\\_000000" in latex
+    code, _, errors = run_cli("report", run, "--figure=strip", "--target=direction,shape")
+    assert code == 0, errors
+    both = (tmp_path / f"run/figures/strip_{best[clip]}_direction_shape.txt").read_text()
+    assert "for direction:" in both and "; shape:" in both and "each for every target" in both
+    svg = (tmp_path / f"run/figures/strip_{best[clip]}_direction_shape.svg").read_text()
+    assert svg.count(">gradcam<") == 2 and ">direction<" in svg and ">shape<" in svg
+    code, _, errors = run_cli("report", run, "--figure=strip", "--clip=none", "--target=flash")
+    assert code == 1 and "no clip named 'none'" in errors and "no target named 'flash'" in errors
     code, _, errors = run_cli("report", run, "--clip=none")
     assert code == 1 and "add --figure=strip" in errors

@@ -18,6 +18,7 @@ from vtcav_jax.attribution.result import VIDEO, Attribution
 from vtcav_jax.attribution.score_model import MultiScoreModel, clip_scores, prepare_multi_score, to_numpy
 from vtcav_jax.attribution.shared_passes import SharedPasses
 from vtcav_jax.attribution.targets import Target
+from vtcav_jax.displayed_result import DisplayedResult
 from vtcav_jax.stats.intervals import ratio_ci
 from vtcav_jax.stats.quadrature import gauss_legendre
 from vtcav_jax.tap import Model
@@ -102,7 +103,7 @@ def expected_gradients(
 
 
 @dataclass(frozen=True, eq=False)
-class StaticDynamicAttribution:
+class StaticDynamicAttribution(DisplayedResult):
     """Maps of the two legs of `static_and_dynamic`, with scores `(b,)` of the baseline, the frozen clip and the clip.
 
     `static` sums to `static_score - baseline_score` and `dynamic` to `score - static_score`, up to their completeness
@@ -114,6 +115,12 @@ class StaticDynamicAttribution:
     baseline_score: Float[np.ndarray, " b"]
     static_score: Float[np.ndarray, " b"]
     score: Float[np.ndarray, " b"]
+
+    def __repr__(self) -> str:
+        share, low, high = self.temporal_share
+        interval = "" if np.isnan(low) else f" (95 % CI {low:.0%} to {high:.0%})"
+        n_clips = f"{len(self.score)} clip{'' if len(self.score) == 1 else 's'}"
+        return f"StaticDynamicAttribution({n_clips}; share of the dynamic leg {share:.0%}{interval})"
 
     @property
     def temporal_share(self) -> tuple[float, float, float]:

@@ -145,10 +145,10 @@ def attribute(
         elif stage != VIDEO:
             raise ValueError(f"{method} only makes maps of the video, not of {stage}; omit the stage")
     result = function(model, video, resolved, **options)
-    return _with_inputs(result, clips, target) if isinstance(result, Attribution) else result
+    return attach_inputs(result, clips, target) if isinstance(result, Attribution) else result
 
 
-def _with_inputs(result: Attribution, clips: ArrayLike, target: Target | str) -> Attribution:
+def attach_inputs(result: Attribution, clips: ArrayLike, target: Target | str) -> Attribution:
     """Return the maps with what a display needs: the target's name, and the frames if they are uint8."""
     is_class = isinstance(target, int | np.integer)
     name = target if isinstance(target, str) else f"class {target}" if is_class else type(target).__name__

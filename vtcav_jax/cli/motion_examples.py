@@ -92,7 +92,7 @@ def _write_animation(
     clip: int,
     row: ClipMotionRow,
 ) -> list[Path]:
-    caption = map_caption(row.clip, row.target, row.answer, row.score)
+    caption = map_caption(row.clip, row.target, row.prediction or row.answer, row.score)
     animation = render_motion_parts(window.clip.video[0], parts_by_method, clip, caption)
     rate = animation_rate(window.clip.times[0])
     return write_with_poster(arrays_path.with_suffix(f".{extension}"), animation, rate)
@@ -121,6 +121,7 @@ def _arrays(
         "content": window.clip.content,
         "target": row.target,
         "answer": row.answer,
+        "prediction": row.prediction,
         "score": row.score,
         "maps": maps,
         "animations": animations,

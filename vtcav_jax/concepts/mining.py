@@ -47,6 +47,7 @@ from vtcav_jax.console import info, progress
 from vtcav_jax.data.overlap import shared_note
 from vtcav_jax.data.source import FileSource, Source
 from vtcav_jax.data.world_source import WorldSource
+from vtcav_jax.displayed_result import DisplayedResult
 from vtcav_jax.json_file import load_json
 from vtcav_jax.names import count_noun, escape_control_chars
 from vtcav_jax.runs.code_version import code_hash, package_versions
@@ -63,7 +64,7 @@ MINED_CLIP_NAME = re.compile(r".+_[0-9a-f]{12}\.mp4")  # file names made by `Can
 
 
 @dataclass(frozen=True)
-class MiningReport:
+class MiningReport(DisplayedResult):
     """Result of `mine`; `text` is a summary for the terminal."""
 
     folder: Path
@@ -74,6 +75,13 @@ class MiningReport:
     n_videos: int
     n_frames: int  # scanned in this run
     seconds: float  # taken by scanning
+
+    def __repr__(self) -> str:
+        concepts = {name for name, _ in self.counts if not name.startswith(NEGATIVE_PREFIX)}
+        n_clips = sum(self.counts.values())
+        parts = [count_noun(len(concepts), "concept"), count_noun(n_clips, "clip"), count_noun(self.n_videos, "video")]
+        parts += [f"{len(self.failures)} not read"] if self.failures else []
+        return f"MiningReport({self.folder}: {', '.join(parts)})"
 
     @property
     def text(self) -> str:

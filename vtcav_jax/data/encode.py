@@ -1,6 +1,7 @@
 """Deterministic encoders of images and videos from uint8 RGB frames."""
 
 import io
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ from jaxtyping import UInt8
 
 from vtcav_jax import atomic
 
+Picture = UInt8[np.ndarray, "h w 3"]
 RgbFrames = UInt8[np.ndarray, "t h w 3"]
+FilmFrames = RgbFrames | Sequence[Picture]  # those of a sequence can be drawn when they are read
 WEBM_FPS = 12
 LOSSLESS_OPTIONS = {"qp": "0", "threads": "1"}
 # Of large videos, ultrafast takes a quarter of the time of veryfast; its fixed cost is larger than that of small ones
@@ -20,7 +23,7 @@ BITEXACT, BITEXACT_FILE = {"flags": "+bitexact"}, {"fflags": "+bitexact"}
 REPRODUCIBLE_H264 = BITEXACT | {"threads": "1", "x264-params": "mbtree=0"}
 
 
-def encode_jpeg(picture: UInt8[np.ndarray, "h w 3"]) -> bytes:
+def encode_jpeg(picture: Picture) -> bytes:
     options = BITEXACT | {"qmin": "3", "qmax": "3"}
     return _to_bytes(picture[None], "image2pipe", "mjpeg", "yuvj420p", WEBM_FPS, options, BITEXACT_FILE)
 
@@ -52,7 +55,7 @@ def encode_yuv444_mp4(video: RgbFrames, fps: int | float = 25) -> bytes:
     return _to_bytes(video, "mp4", "libx264", "yuv444p", fps, LOSSLESS_OPTIONS | {"preset": "veryfast"}, {})
 
 
-def write_animation(path: Path, video: RgbFrames, fps: int | float) -> None:
+def write_animation(path: Path, video: FilmFrames, fps: int | float) -> None:
     """Write `.mp4` for streaming, or looping `.webp`; heights and widths must be even."""
     if path.suffix == ".mp4":
         options = REPRODUCIBLE_H264 | {"crf": "20", "preset": "fast"}
@@ -65,7 +68,7 @@ def write_animation(path: Path, video: RgbFrames, fps: int | float) -> None:
         _encode(temporary, video, *settings)
 
 
-def write_with_poster(path: Path, video: RgbFrames, fps: int | float, poster: int | None = None) -> list[Path]:
+def write_with_poster(path: Path, video: FilmFrames, fps: int | float, poster: int | None = None) -> list[Path]:
     """Write an animation, and for MP4 the poster image of the page, by default its middle frame; return both paths."""
     paths = [path]
     if path.suffix == ".mp4":  # a WebP needs no poster
@@ -83,7 +86,7 @@ def _to_bytes(video: RgbFrames, *settings: Any) -> bytes:
 
 def _encode(
     target: Path | io.BytesIO,
-    video: RgbFrames,
+    video: FilmFrames,
     container: str,
     codec: str,
     pixel_format: str,
@@ -94,7 +97,7 @@ def _encode(
     av = _pyav()
     with av.open(target, "w", format=container, options=container_options) as output:
         stream = output.add_stream(codec, rate=max(round(fps), 1), options=codec_options)
-        stream.height, stream.width = video.shape[1:3]
+        stream.height, stream.width = video[0].shape[:2]
         stream.pix_fmt = pixel_format
         for frame in video:
             output.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))

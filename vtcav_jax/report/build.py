@@ -5,6 +5,8 @@ A new kind of result needs one more function in `SECTION_BUILDERS`, which return
 
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from vtcav_jax.names import abridged_list, count_noun
 from vtcav_jax.report import glossary, html
 from vtcav_jax.report.comparison import page as comparison_page
 from vtcav_jax.report.figures import png as raster
+from vtcav_jax.report.figures.svg import Figure
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, open_run_folder, unique_in_order
 from vtcav_jax.report.sections import accuracy as accuracy_sections
@@ -84,13 +87,23 @@ def _write_page(folder: Path, text: str, sections: Sequence[Section]) -> Path:
             " stages or concepts in one run"
         )
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    figures = [figure for section in sections for figure in section.figures]
+    figures = unique_file_names([figure for section in sections for figure in section.figures])
     for figure in progress(figures, len(figures), "figures", size=lambda _: 1):
         figure.write_svg(folder / "figures")
         if raster.possible():
             raster.write_png(figure, folder / "figures")
     write_text(folder / REPORT_PAGE, text)
     return folder / REPORT_PAGE
+
+
+def unique_file_names(figures: Sequence[Figure]) -> list[Figure]:
+    """Return the figures, those with the name of an earlier one with a number: names can differ in signs only."""
+    renamed: dict[str, Figure] = {}
+    for figure in figures:
+        candidates = chain([figure.name], (f"{figure.name}_{i}" for i in count(2)))
+        name = next(name for name in candidates if name not in renamed)
+        renamed[name] = replace(figure, name=name)
+    return list(renamed.values())
 
 
 def page_terms(run: RunFolder) -> dict[str, str]:

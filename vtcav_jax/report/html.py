@@ -14,6 +14,7 @@ from vtcav_jax.assets import read_asset
 from vtcav_jax.report.figures.svg import FIGURE_CSS, THEME_CSS, Figure
 
 MAX_PAGE_BYTES = 20_000_000
+MAX_NARROW_WIDTH, MAX_DOUBLE_WIDTH = 430, 800  # pixels of figures that take one and two places of a grid
 PAGE_CSS = read_asset("vtcav_jax.report", "page.css")
 
 
@@ -102,16 +103,32 @@ def html_table(columns: Sequence[str], rows: Iterable[tuple[str, Sequence[str]]]
 
 
 def figure_grid(figures: Iterable[Figure]) -> str:
-    return f'<div class="grid">{"".join(f"<figure>{figure.svg}</figure>" for figure in figures)}</div>'
+    """Return figures side by side, as many as the window has room for; wide ones take two places or a whole row."""
+    return f'<div class="grid">{"".join(map(_grid_figure, figures))}</div>'
+
+
+def _grid_figure(figure: Figure) -> str:
+    if figure.width <= MAX_NARROW_WIDTH:
+        return f"<figure>{figure.svg}</figure>"
+    css_class = "double" if figure.width <= MAX_DOUBLE_WIDTH else "row"
+    return f'<figure class="{css_class}">{scrolling_figure(figure)}</figure>'
+
+
+def scrolling_figure(figure: Figure) -> str:
+    """Return a figure that shrinks by a fifth at most, so that its letters are legible, and then scrolls."""
+    widths = f"min-width: {figure.width * 4 // 5}px; max-width: {figure.width * 5 // 4}px"
+    return f'<div class="graph"><div style="{widths}">{figure.svg}</div></div>'
 
 
 def embed_media(path: Path, caption: str, css_class: str = "") -> str:
-    """Return an embedded looping animation or an image with a caption."""
+    """Return an embedded looping animation or an image with a caption; a video of the class `film` has controls."""
     mime = {".mp4": "video/mp4", ".jpg": "image/jpeg", ".webp": "image/webp", ".png": "image/png"}[path.suffix]
     data = f"data:{mime};base64,{base64.b64encode(path.read_bytes()).decode()}"
     alt_text = escape(caption)
+    controls = " controls" if css_class == "film" else ""
     media = (
-        f'<video src="{data}"{_poster_attribute(path)} autoplay loop muted playsinline aria-label="{alt_text}"></video>'
+        f'<video src="{data}"{_poster_attribute(path)}{controls} autoplay loop muted playsinline'
+        f' aria-label="{alt_text}"></video>'
         if mime.startswith("video")
         else f'<img src="{data}" alt="{alt_text}">'
     )

@@ -11,6 +11,7 @@ from markupsafe import escape
 
 from vtcav_jax.assets import read_asset
 from vtcav_jax.report.figures.svg import Figure
+from vtcav_jax.report.html import scrolling_figure
 from vtcav_jax.runs.directory import ANIMATION_FOLDER
 
 LINKED_GRAPH_CSS = read_asset("vtcav_jax.report", "linked_graph.css")
@@ -48,12 +49,9 @@ def linked_panels(graph: Figure, prefix: str, panels: Sequence[LinkedPanel]) -> 
         f'<h4>{escape(panel.title)} <a class="back" href="#{prefix}">back to the graph</a></h4>{panel.html}</article>'
         for panel in panels
     )
-    graph_html = (
-        f'<div style="min-width: {graph.width * 4 // 5}px; max-width: {graph.width * 5 // 4}px">{graph.svg}</div>'
-    )
     return (
         f'<style>{LINKED_GRAPH_CSS}{"".join(rules)}</style><div class="chosen" id="{prefix}">'
-        f'<div class="graph">{graph_html}</div><div>{articles}</div></div>'
+        f"{scrolling_figure(graph)}<div>{articles}</div></div>"
     )
 
 

@@ -112,7 +112,9 @@ class ClipMotionRow:
     intervals over frames and over orders. `changing_mass` is the share of the absolute map by `method` that changes
     over time (`changing_mass_frozen`: for the frozen clip; `changing_mass_excess`: the difference), `changing_area` the
     fraction of voxels with such changes, `changing_lift` the ratio of the two; `MotionMapRow` has them for all methods.
-    `parts_file` is the file in `motion_parts/` with the parts of the clip's maps, empty for most clips.
+    `parts_file` is the file in `motion_parts/` with the parts of the clip's maps, empty for most clips. `answer` is the
+    explained class, `prediction` the class that the network predicts among those of the head and `probability` its
+    probability there; empty and NaN if the target is not of a head.
     """
 
     clip: str
@@ -139,6 +141,8 @@ class ClipMotionRow:
     drop_frozen_high: float = math.nan
     method: str = ""
     parts_file: str = ""
+    prediction: str = ""
+    probability: float = math.nan
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from vtcav_jax.attribution.result import VIDEO
 from vtcav_jax.attribution.videos.stored_results import read_about
-from vtcav_jax.data.source import is_unchanged
+from vtcav_jax.data.source import is_unchanged, item_content
 from vtcav_jax.runs.tcav_rows import SCORES_CSV
-from vtcav_jax.serve import clip_maps
-from vtcav_jax.serve.clip_maps import ClipMap
 from vtcav_jax.serve.columns import explain_damage
 from vtcav_jax.serve.films import (
     MAX_FILM_FRAMES,
@@ -22,7 +21,10 @@ from vtcav_jax.serve.films import (
     FilmClip,
     FilmPicture,
 )
-from vtcav_jax.serve.network_session import Steering
+from vtcav_jax.serve.maps import clip_maps
+from vtcav_jax.serve.maps.clip_maps import ClipMap
+from vtcav_jax.serve.maps.requested_maps import MapContent
+from vtcav_jax.serve.network_session import MapRequest, Steering
 from vtcav_jax.serve.reproduction import ViewedClip, run_command_line, view_command, view_python
 from vtcav_jax.serve.run_network import NetworkReference
 from vtcav_jax.serve.served_run import ServedRun
@@ -112,7 +114,26 @@ class ClipView:
                 if clip_map is not None:
                     workspace.session.maps.put(key, clip_map)
                     return clip_map
-        return None
+        clip_map = self._find_requested(target, method, stage)
+        if clip_map is not None:
+            workspace.session.maps.put(key, clip_map)
+        return clip_map
+
+    def map_content(self, network: dict[str, str], content: str | None = None) -> MapContent:
+        """Return what the maps of the clip depend on; `content` is that of its video, by default as it is now."""
+        source, index = self.workspace.films.find_item(self.run.source(self.task), self.clip)
+        current = item_content(source, index)
+        stored = "" if current is None else current if content is None else content
+        return MapContent(network, source.identity, self.clip, self.part, self.sampling(), stored)
+
+    def _find_requested(self, target: str, method: str, stage: str) -> ClipMap | None:
+        """Return a map that was requested before, without the network, whose hashes are in the record of the run."""
+        network, stage = self.run.network_identity(self.task), "" if stage == VIDEO else stage
+        store = self.run.requested_maps
+        entries = store.entries(self.clip, self.part) if network else []
+        if not any(entry.answers(target, method, stage) for entry in entries):
+            return None  # before the video is read for its hash
+        return store.load(self.map_content(network), target, method, stage)
 
     def _require_unchanged(self, path: Path) -> None:
         """Raise ValueError if the video is not the one that the maps in a file were computed from."""
@@ -129,6 +150,20 @@ class ClipView:
             for target in run.maps.targets
             for name in run.maps.maps
         ][:MAX_MAPS]
+
+    def requested_maps(self) -> list[dict[str, str]]:
+        """Return the maps that pages asked for, by target and name, if they are still those of the clip."""
+        network, entries = self.run.network_identity(self.task), self.run.requested_maps.entries(self.clip, self.part)
+        if not network or not entries:
+            return []
+        digest = self.map_content(network).digest
+        entries = [entry for entry in entries if entry.digest == digest]
+        return [{"target": entry.target, "map": f"{entry.method}@{entry.stage}"} for entry in entries]
+
+    def menu_of_maps(self) -> list[dict[str, str]]:
+        """Return all maps that exist for the clip, each once."""
+        maps = self.stored_maps() + self.requested_maps()
+        return list({(entry["target"], entry["map"]): entry for entry in maps}.values())[:MAX_MAPS]
 
     def overlay(self, target: str, map_name: str, *, motion_only: bool) -> FilmPicture:
         """Return the picture of a map that exists."""
@@ -151,7 +186,7 @@ class ClipView:
             "answer": prediction[0] if prediction else None,
             "probability": prediction[1] if prediction else None,
             "effects": effects.effects_of_clip(target, stage, self.clip)[:MAX_MAPS] if effects else [],
-            "maps": self.stored_maps(),
+            "maps": self.menu_of_maps(),
             "stepLength": self.run.step_length(stage, vector) if effects and vector else None,
         }
 
@@ -192,8 +227,9 @@ class ClipView:
     def request_map(self, target: str, method: str, stage: str) -> str:
         """Queue a map; return the name of its job."""
         name = f"{method}@{stage}" if stage else method
-        key = self._map_key(target, name)
-        return self.workspace.session.request_map(self.network, key, self.read(), (target, method, stage))
+        key, film = self._map_key(target, name), self.read()
+        request = MapRequest(self.network, film, target, method, stage, self.run.requested_maps, self.map_content)
+        return self.workspace.session.request_map(key, request)
 
     def reproduction(
         self, target: str, stage: str, vector: str, map_target: str, map_name: str, step: float

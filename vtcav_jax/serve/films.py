@@ -31,11 +31,12 @@ LOSSLESS_BELOW = 96  # pixels; JPEG damages small frames
 
 @dataclass(frozen=True, eq=False)
 class FilmClip:
-    """Frames that the network reads of a clip, with their times in seconds."""
+    """Frames that the network reads of a clip, with their times in seconds; `content` is that of the video's bytes."""
 
     frames: UInt8[np.ndarray, "t h w 3"]
     times: Float[np.ndarray, " t"]
     numbers: Int[np.ndarray, " t"]
+    content: str = ""
 
     @property
     def n_bytes(self) -> int:
@@ -111,7 +112,8 @@ class FilmLibrary:
             row = min(part, sampling.clips_per_video - 1)
         clip = source.read(i, clip_spec, config)
         self.n_decoded += 1
-        return FilmClip(np.asarray(clip.video[row]), np.asarray(clip.times[row]), np.asarray(clip.frames[row]))
+        video, times, numbers = (np.asarray(array[row]) for array in (clip.video, clip.times, clip.frames))
+        return FilmClip(video, times, numbers, clip.content)
 
     def picture(self, key: tuple, read: Callable[[], FilmClip], side: int, max_frames: int) -> FilmPicture:
         """Return the picture of a film; `key` names the film."""

@@ -3,7 +3,7 @@
 import threading
 import uuid
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -24,8 +24,9 @@ from vtcav_jax.attribution.videos.explain_videos import resolve_methods
 from vtcav_jax.console import warn
 from vtcav_jax.models.network import Network
 from vtcav_jax.serve.byte_cache import ByteCache
-from vtcav_jax.serve.clip_maps import ClipMap
 from vtcav_jax.serve.films import FilmClip
+from vtcav_jax.serve.maps.clip_maps import ClipMap
+from vtcav_jax.serve.maps.requested_maps import MapContent, RequestedMaps
 from vtcav_jax.serve.run_network import NetworkReference, NetworkShelf
 from vtcav_jax.tcav.features.pooling import broadcast_vector
 from vtcav_jax.tcav.vector_file import VectorBundle
@@ -49,6 +50,22 @@ class Steering:
     vector: str
     steps: tuple[float, ...]
     step_length: float
+
+
+@dataclass(frozen=True, eq=False)
+class MapRequest:
+    """A map of a clip (an empty stage is the method's default), and where it is stored.
+
+    `describe` returns what the map depends on, from the hashes of the network and the content of the clip's video.
+    """
+
+    reference: NetworkReference
+    clip: FilmClip
+    target: str
+    method: str
+    stage: str
+    store: RequestedMaps
+    describe: Callable[[dict[str, str], str], MapContent]
 
 
 @dataclass
@@ -129,14 +146,14 @@ class NetworkSession:
         ]
         return {"unsteered": answers[0], "steered": answers[1:], "stepLength": steering.step_length}
 
-    def request_map(self, reference: NetworkReference, key: tuple, clip: FilmClip, choice: tuple[str, str, str]) -> str:
-        """Queue the map of a clip by target, method and stage (empty: its default); return the name of the job."""
+    def request_map(self, key: tuple, request: MapRequest) -> str:
+        """Queue a map, unless it is queued or in memory; return the name of the job."""
         with self._lock:
             for name, job in self._jobs.items():
                 if job.key == key and (not job.future.done() or self.maps.get(key) is not None):
                     return name
             name = uuid.uuid4().hex[:12]
-            self._jobs[name] = MapJob(key, self._submit(self._compute_map, reference, key, clip, choice))
+            self._jobs[name] = MapJob(key, self._submit(self._provide_map, key, request))
             while len(self._jobs) > MAX_JOBS:
                 self._jobs.popitem(last=False)
             return name
@@ -144,40 +161,51 @@ class NetworkSession:
     def job(self, name: str) -> MapJob | None:
         return self._jobs.get(name)
 
-    def _compute_map(
-        self, reference: NetworkReference, key: tuple, clip: FilmClip, choice: tuple[str, str, str]
-    ) -> str:
-        target, method, stage = choice
-        stage = "" if stage == VIDEO else stage
-        network = self.shelf.network(reference)
-        check_map_request(network, target, method, stage)
-        video = clip.frames[None]
-        attribution = attribute(network, video, target, method, stage or None, **requested_map_options(network, method))
-        logits = np.asarray(tap.compute_logits(network.model, network.clip_spec.normalise(jnp.asarray(video))))
-        (spec,) = parse_targets(network, [target])
-        (answer,) = spec.answers(logits).tolist()
-        model, normalised, resolved = resolve_inputs(network, video, target)
-        score_model = prepare_explanation(model, normalised, resolved).score_model
-        (score,) = clip_scores(score_model, jnp.asarray(normalised))
-        clip_map = ClipMap(
-            target,
-            method,
-            attribution.stage,
-            attribution.signed,
-            network.labels[answer] if answer >= 0 else target,
-            float(score),
-            np.asarray(attribution.map[0]),
-            attribution.forward_passes,
-        )
-        if not np.isfinite(clip_map.map).all():
-            raise ValueError(f"the map by {method} has values that are not finite; choose another method or layer")
+    def _provide_map(self, key: tuple, request: MapRequest) -> str:
+        """Load a map that was requested before, or compute and store it; keep it in memory and return its name."""
+        stage = "" if request.stage == VIDEO else request.stage
+        network = self.shelf.network(request.reference)
+        content = request.describe(self.shelf.identity(request.reference), request.clip.content)
+        clip_map = request.store.load(content, request.target, request.method, stage)
+        if clip_map is None:
+            clip_map = compute_map(network, request.clip, request.target, request.method, stage)
+            try:
+                request.store.save(content, clip_map, is_default=not stage)
+            except OSError as error:
+                warn(f"note: requested maps are kept in memory only, because they cannot be stored: {error}")
         for name in {
             key[-1],
             clip_map.name,
-            *(() if stage else (method,)),
+            *(() if stage else (request.method,)),
         }:  # with and without the layer that the method chose
             self.maps.put((*key[:-1], name), clip_map)
         return clip_map.name
+
+
+def compute_map(network: Network, clip: FilmClip, target: str, method: str, stage: str) -> ClipMap:
+    """Return the map of a clip; an empty stage is the method's default."""
+    check_map_request(network, target, method, stage)
+    video = clip.frames[None]
+    attribution = attribute(network, video, target, method, stage or None, **requested_map_options(network, method))
+    logits = np.asarray(tap.compute_logits(network.model, network.clip_spec.normalise(jnp.asarray(video))))
+    (spec,) = parse_targets(network, [target])
+    (answer,) = spec.predicted_classes(logits).tolist()
+    model, normalised, resolved = resolve_inputs(network, video, target)
+    score_model = prepare_explanation(model, normalised, resolved).score_model
+    (score,) = clip_scores(score_model, jnp.asarray(normalised))
+    clip_map = ClipMap(
+        target,
+        method,
+        attribution.stage,
+        attribution.signed,
+        network.labels[answer] if answer >= 0 else target,
+        float(score),
+        np.asarray(attribution.map[0]),
+        attribution.forward_passes,
+    )
+    if not np.isfinite(clip_map.map).all():
+        raise ValueError(f"the map by {method} has values that are not finite; choose another method or layer")
+    return clip_map
 
 
 def requested_map_options(network: Network, method: str) -> dict[str, Any]:

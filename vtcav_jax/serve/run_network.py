@@ -68,6 +68,7 @@ class NetworkShelf:
     def __init__(self) -> None:
         self._networks: dict[NetworkReference, Network] = {}
         self._specs: dict[NetworkReference, ClipSpec] = {}
+        self._identities: dict[NetworkReference, dict[str, str]] = {}
         self._lock = threading.Lock()
         self.n_loaded = 0
 
@@ -78,6 +79,14 @@ class NetworkShelf:
                 self._networks[reference] = load_referenced(reference)
                 self.n_loaded += 1
             return self._networks[reference]
+
+    def identity(self, reference: NetworkReference) -> dict[str, str]:
+        """Return the hashes of everything that results of the network depend on."""
+        network = self.network(reference)
+        with self._lock:
+            if reference not in self._identities:
+                self._identities[reference] = network.identity()
+            return self._identities[reference]
 
     def clip_spec(self, reference: NetworkReference) -> ClipSpec:
         """Return how the network's clips look, without its weights where possible."""

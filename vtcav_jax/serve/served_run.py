@@ -20,6 +20,7 @@ from vtcav_jax.runs.tcav_rows import DERIVATIVES_CSV, PREDICTIONS_CSV, SCORES_CS
 from vtcav_jax.serve.clip_tables import ClipTable, EffectTable, MapTable, MotionTable
 from vtcav_jax.serve.columns import explain_damage
 from vtcav_jax.serve.films import ClipSampling
+from vtcav_jax.serve.maps.requested_maps import RequestedMaps
 from vtcav_jax.serve.run_network import NetworkReference, network_reference
 from vtcav_jax.tcav.experiment.report_data import DERIVATIVE_PROFILES_NPZ
 from vtcav_jax.tcav.experiment.verdicts import is_finding
@@ -64,6 +65,16 @@ class ServedRun:
     folder: Path
     records: tuple[TaskRecord, ...]
     _files: FileReader = field(default_factory=FileReader)
+
+    @cached_property
+    def requested_maps(self) -> RequestedMaps:
+        """Maps that pages of this run asked for."""
+        return RequestedMaps(self.folder)
+
+    def network_identity(self, task: str) -> dict[str, str]:
+        """Return the hashes of the network in the record of a task; empty if the record lacks them."""
+        made_by = self._record(task).content.get("made_by") or {}
+        return {name: str(value) for name, value in made_by.items() if name != "code"}
 
     @cached_property
     def tasks(self) -> tuple[str, ...]:

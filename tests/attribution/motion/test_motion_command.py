@@ -11,6 +11,7 @@ import pytest
 from tests.support.cli_runner import command_context
 from vtcav_jax import attribution, models
 from vtcav_jax.attribution.motion import map_split, reliance
+from vtcav_jax.attribution.motion.measure import measure_motion
 from vtcav_jax.attribution.target_spec import parse_targets
 from vtcav_jax.cli.commands.motion import MotionArguments, measure_motion_reliance
 from vtcav_jax.cli.motion_examples import select_examples
@@ -195,3 +196,31 @@ def test_methods_without_a_motion_part_are_refused_before_any_work():
     with pytest.raises(ValueError, match=r"motion_thresholds: expected numbers of at least 0, got -1"):
         reliance.MotionConfig(motion_thresholds=(-1.0,))
     assert reliance.MotionConfig(motion_threshold_sd=1.5).all_thresholds == (0.0, 1.0, 1.5, 2.0, 3.0, 4.0)
+
+
+def test_each_clip_has_the_prediction_and_its_probability_beside_the_explained_class():
+    """One class, a comparison of two, a head, and a channel, which has no prediction."""
+    network, world = models.load("worlds_cnn"), "worlds:small:6:46"
+    targets = ["direction:left", "direction:left vs direction:up", "direction", "convs.1#3"]
+    results = measure_motion(network, world, targets, reliance.MotionConfig(shuffles=1), num_workers=0)
+    source = open_source(world)
+    videos = [source.read(i, network.clip_spec, SamplingConfig()).video for i in range(6)]
+    logits = np.asarray(network.model(jnp.asarray(np.concatenate(videos))), np.float64)[:, 4:8]
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    predicted = [network.labels[4 + i] for i in logits.argmax(1)]
+    assert len(set(predicted)) > 1
+    for target in targets:
+        rows = [row for row in results.clips if row.target == target]
+        if target == "convs.1#3":
+            assert all(row.prediction == "" and np.isnan(row.probability) for row in rows) and len(rows) == 6
+            continue
+        assert [row.prediction for row in rows] == predicted
+        assert [row.probability for row in rows] == pytest.approx(shares.max(1).tolist(), rel=1e-3)
+    assert {row.answer for row in results.clips if row.target == "direction:left"} == {"direction:left"}
+
+
+def test_examples_of_one_class_are_spread_over_the_predictions():
+    fields = ClipMotionRow.__dataclass_fields__.values()
+    values: dict[str, Any] = {field.name: "" if field.type is str else 0.0 for field in fields} | {"clip_index": 0}
+    rows = [(i, ClipMotionRow(**values | {"answer": "a", "prediction": name})) for i, name in enumerate("aaabca")]
+    assert [i for i, _ in select_examples(rows, 4)] == [0, 3, 4, 1]

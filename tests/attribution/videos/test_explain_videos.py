@@ -272,7 +272,7 @@ def test_the_explain_task(run, cnn, capsys):
     folder = run(sanity_clips=3, faithfulness_clips=3)
     with (folder / "maps.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 5 * 2 * 2 and len(list((folder / "animations").glob("*.webp"))) == 10
+    assert len(rows) == 5 * 2 * 2 and len(list((folder / "animations").glob("*.webp"))) == 5
     source = open_source(WORLD)
     clips = np.stack(
         [source.read(i, models.PRESETS["small_cnn"].clip_spec, SamplingConfig()).video[0] for i in range(5)]
@@ -308,7 +308,7 @@ def test_the_explain_task(run, cnn, capsys):
     assert {p for p in before if before[p] != after[p]} == {victim}
     assert "Maps: " in capsys.readouterr().out
     text = (folder / "report" / "index.html").read_text()
-    assert text.count('src="data:image/webp;base64,') == 10 and "Sanity checks" in text
+    assert text.count('src="data:image/webp;base64,') == 5 and "Sanity checks" in text
     assert "Faithfulness metrics" in text
     with (folder / "profile.csv").open(newline="") as file:
         steps = [r for r in csv.DictReader(file) if r["target"] == "shape:x" and r["method"] == "gradient_x_input"]
@@ -331,7 +331,7 @@ def test_the_animation_of_a_video_has_each_frame_once_or_evenly_spaced_ones(grey
     maps = explain_videos.VideoMaps(windows, {"q": np.zeros(3, int)}, {"q": np.ones(3)}, {"q": (time_map,)}, film)
     panel = map_animations.map_panel(time_map, unseen_frames(windows), stride)
     np.testing.assert_allclose(panel.map[:, 0, 0], panel.positions * stride)  # each frame has its own map
-    frames, rate = map_animations.render_map_animation(maps, "q", "q")
+    frames, rate = map_animations.draw_map_film(maps, ["q"])
     assert len(frames) == -(-21 // stride) and rate == pytest.approx(10)
 
 
@@ -351,6 +351,7 @@ def evidence(answer="left", favourite=0.0, video="", **columns_given):
     """
     columns: dict[str, Any] = dict.fromkeys(reliance.ClipMotionRow.__dataclass_fields__, 0.0)
     columns |= dict(clip="c", clip_index=0, target="direction", answer=answer, score=4.0, method="", parts_file="")
+    columns |= dict(prediction="")
     columns |= columns_given
     columns["source_video"] = video or str(next(VIDEO_NUMBERS))
     margins = {"score": [columns["score"] * (answer == c) for c in ("left", "up")]}

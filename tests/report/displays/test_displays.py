@@ -11,9 +11,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from vtcav_jax.attribution.integrated import StaticDynamicAttribution
+from vtcav_jax.attribution.motion.map_split import change_over_time, change_when_frozen
 from vtcav_jax.attribution.motion.measure import MotionResults
+from vtcav_jax.attribution.motion.selective_relevance import SelectiveRelevance
+from vtcav_jax.attribution.result import Attribution
+from vtcav_jax.concepts.candidates import FILTER_STAGES
 from vtcav_jax.concepts.config import folder_name
-from vtcav_jax.concepts.mining import empty_report
+from vtcav_jax.concepts.mining import MiningReport, empty_report
 from vtcav_jax.data.encode import encode_jpeg
 from vtcav_jax.discovery.run import DiscoveryReport
 from vtcav_jax.displayed_result import DisplayedResult
@@ -337,3 +342,85 @@ def test_something_else_is_no_result():
 
     with pytest.raises(TypeError, match=r"expected a result, one of Attribution, .*got Other"):
         Other()._repr_html_()
+
+
+def parts_of_maps(frames=None):
+    """Return a map of two clips split by motion: a cell that moves along the diagonal, and one that stays."""
+    values = np.zeros((2, 4, 6, 6), np.float32)
+    values[:, :, 5, 0] = 2.0
+    for step in range(4):
+        values[0, step, step, step] = 1.0
+    attribution = Attribution(values, "video", True, 3, "saliency", target="direction:left", frames=frames)
+    change = change_over_time(values)
+    return SelectiveRelevance(attribution, change, change_when_frozen(np.zeros_like(values), change), 1.0)
+
+
+def legs_of_maps():
+    legs = [
+        Attribution(np.full((3, 2, 4, 4), value, np.float32), "video", True, 9, name)
+        for value, name in ((0.5, "a"), (1.0, "b"))
+    ]
+    baseline, frozen, clip = np.array([[0.0, 1.0, 2.0], [17.0, 18.0, 19.0], [50.0, 52.0, 54.0]])
+    return StaticDynamicAttribution(legs[0], legs[1], baseline, frozen, clip)
+
+
+def mined(n_sets=3, n_failures=1):
+    counts = {(f"{HOSTILE} {i}", kind): 10 + i for i in range(n_sets) for kind in ("static", "dynamic")}
+    counts |= {("random0", "static"): 40}
+    thresholds = {names: {stage: i for i, stage in enumerate(FILTER_STAGES)} for names in counts}
+    failures = {f"video {i} {HOSTILE}": f"reason {i}" for i in range(n_failures)}
+    return MiningReport(Path("concepts"), thresholds, counts, failures, (f"a note {HOSTILE}",), 9, 100, 1.5)
+
+
+@pytest.mark.parametrize("make", [parts_of_maps, legs_of_maps, mined])
+def test_further_results_display_themselves(make, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    result = make()
+    assert isinstance(result, DisplayedResult)
+    assert repr(result).startswith(f"{type(result).__name__}(") and "\n" not in repr(result) and len(repr(result)) < 200
+    text = result._repr_html_()
+    assert len(text.encode()) <= MAX_HTML_BYTES and "<script" not in text
+    view = view_result(result)
+    for name in view.tables:
+        frame = result.to_dataframe(name)
+        assert isinstance(frame, pandas.DataFrame) and len(frame) == len(view.tables[name]().lines)
+    for figure in (*(drawn.name for drawn in view.figures()), *view.plots):
+        result.plot(figure).savefig(tmp_path / f"{figure}.pdf")
+    assert result.save(tmp_path / "a.csv").read_text().count("\n") == len(result.to_dataframe()) + 1
+    for suffix in ("md", "tex", "html", "png", "svg", *(suffix[1:] for suffix in view.writers)):
+        assert result.save(tmp_path / f"result.{suffix}").stat().st_size > 100
+    with pytest.raises(ValueError, match="no table named 'x'"):
+        result.to_dataframe("x")
+
+
+def test_displayed_numbers_of_motion_parts_are_those_of_the_result(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 256, (2, 8, 24, 24, 3), np.uint8)
+    result = parts_of_maps(frames)
+    table = result.to_dataframe()
+    np.testing.assert_allclose(table["motion_share"], result.clip_split.motion_share)
+    np.testing.assert_allclose(table["excess"], result.excess)
+    assert table["motion_share"][0] > 0 == table["motion_share"][1] and table["target"][0] == "direction:left"
+    profile = result.to_dataframe("profile")
+    np.testing.assert_allclose(profile.groupby("clip_index")[["motion_mass", "static_mass"]].sum().sum(axis=1), 1.0)
+    with np.load(result.save(tmp_path / "a.npz")) as arrays:
+        np.testing.assert_allclose(arrays["motion"] + arrays["static"], arrays["map"])
+        np.testing.assert_array_equal(arrays["frames"], frames)
+    assert "mean motion share" in repr(result) and "on grey" not in result._repr_html_()
+    assert "on grey" in parts_of_maps()._repr_html_() and "data:image/webp" in result._repr_html_()
+
+
+def test_displayed_numbers_of_legs_and_mining_are_those_of_the_result():
+    legs = legs_of_maps().to_dataframe()
+    np.testing.assert_allclose(legs["static_gap"], [17 - 16, 17 - 16, 17 - 16])
+    np.testing.assert_allclose(legs["dynamic_gap"], [33 - 32, 34 - 32, 35 - 32])
+    np.testing.assert_allclose(legs["dynamic_share"], [33 / 50, 34 / 51, 35 / 52])
+    report = mined()
+    counts, filters = report.to_dataframe("counts"), report.to_dataframe("filters")
+    assert counts["clips"].sum() == sum(report.counts.values()) and counts["set"].iloc[-1] == "random0"
+    assert filters.columns.tolist() == ["concept", "clip_type", *FILTER_STAGES] and len(filters) == 7
+    assert report.to_dataframe("failures")["reason"].tolist() == ["reason 0"]
+    assert repr(report) == "MiningReport(concepts: 3 concepts, 106 clips, 9 videos, 1 not read)"
+    many = mined(400, 3000)
+    assert len(many._repr_html_().encode()) <= MAX_HTML_BYTES and "without 761 more" in many._repr_html_()
+    assert repr(empty_report(Path("x"))) == "MiningReport(x: 0 concepts, 0 clips, 0 videos)"
+    assert "<table" in empty_report(Path("x"))._repr_html_()

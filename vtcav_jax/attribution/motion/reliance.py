@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
 from vtcav_jax.attribution.baselines import pixel_bounds
 from vtcav_jax.attribution.cam_methods import CAM_METHODS
@@ -58,9 +59,11 @@ class MapMeasurement(NamedTuple):
 
 
 class ClipMeasurements(NamedTuple):
-    """Explained classes, columns of `ClipMotionRow`, margins and measurements of maps of the clips of a batch."""
+    """Explained and predicted classes, columns of `ClipMotionRow`, margins and measurements of maps of the clips of a
+    batch."""
 
     answers: np.ndarray
+    predictions: np.ndarray
     values: dict[str, np.ndarray]
     margins: dict[str, np.ndarray]
     maps: list[MapMeasurement]
@@ -229,7 +232,13 @@ def stream_motion(
                     for method, stage, threshold_sd, values in measurement.maps
                 ]
                 first = next(row for row in map_rows if row.threshold_sd == config.motion_threshold_sd)
-                row = ClipMotionRow(*names, **_values_of_clip(measurement.values, i), **_first_map_columns(first))
+                predicted = measurement.predictions[i]
+                row = ClipMotionRow(
+                    *names,
+                    **_values_of_clip(measurement.values, i),
+                    **_first_map_columns(first),
+                    prediction=network.labels[predicted] if predicted >= 0 else "",
+                )
                 labels = network.labels[slice(*target_spec.head_range)] if measurement.margins else ()
                 margins = {name: values[i].tolist() for name, values in measurement.margins.items()}
                 evidence.append(MotionEvidence(row, labels, margins, tuple(map_rows)))
@@ -292,4 +301,18 @@ def _measure_clips(
             "frozen": ordered[:t].mean(0),
             "reversed": ordered[-3],
         }
-    return ClipMeasurements(target_spec.answers(logits[-1]), fields, margins, [])
+    predictions = target_spec.predicted_classes(logits[-1])
+    fields["probability"] = _head_probabilities(logits[-1], predictions, target_spec.head_range)
+    return ClipMeasurements(target_spec.answers(logits[-1]), predictions, fields, margins, [])
+
+
+def _head_probabilities(
+    logits: Float[np.ndarray, "b k"], classes: Int[np.ndarray, " b"], head_range: tuple[int, int]
+) -> Float[np.ndarray, " b"]:
+    """Return the probability of one class of each clip among those of its head; NaN if the class is -1."""
+    if not len(logits) or classes[0] < 0:
+        return np.full(len(logits), math.nan)
+    start, stop = head_range
+    head = logits[:, start:stop].astype(np.float64)
+    exponentials = np.exp(head - head.max(1, keepdims=True))
+    return exponentials[np.arange(len(head)), classes - start] / exponentials.sum(1)

@@ -25,10 +25,11 @@ from vtcav_jax.attribution.motion.map_split import (
     change_when_frozen,
     scale_to_one,
 )
-from vtcav_jax.attribution.registry import attribute_targets
+from vtcav_jax.attribution.registry import attach_inputs, attribute_targets
 from vtcav_jax.attribution.resample import frame_of_step
 from vtcav_jax.attribution.result import Attribution
 from vtcav_jax.attribution.targets import Target
+from vtcav_jax.displayed_result import DisplayedResult
 from vtcav_jax.models.network import Network
 from vtcav_jax.tap import Model
 
@@ -36,13 +37,20 @@ MapsByTarget = list[list[Attribution]]  # of each target, by each method
 
 
 @dataclass(frozen=True, eq=False)
-class SelectiveRelevance:
+class SelectiveRelevance(DisplayedResult):
     """Maps of clips, what changes in them, and the same of the clips frozen, which contain no motion."""
 
     attribution: Attribution
     clip_change: MapChange
     frozen_change: MapChange
     threshold_sd: float
+
+    def __repr__(self) -> str:
+        attribution, shares = self.attribution, self.clip_split.motion_share
+        share = f"{shares[~np.isnan(shares)].mean():.0%}" if not np.isnan(shares).all() else "undefined"
+        parts = [f"{attribution.method} at {attribution.stage}", *([attribution.target] if attribution.target else [])]
+        n_clips = f"{len(shares)} clip{'' if len(shares) == 1 else 's'}"
+        return f"SelectiveRelevance({', '.join(parts)}, {n_clips}; mean motion share {share})"
 
     @cached_property
     def clip_split(self) -> MotionSplit:
@@ -87,7 +95,8 @@ def selective_relevance(
     results = selective_relevance_of_targets(
         model, video, [resolved], [(method, stage)], method_options, threshold_sd=threshold_sd, variant=variant
     )
-    return next(results)[0]
+    parts = next(results)[0]
+    return replace(parts, attribution=attach_inputs(parts.attribution, clips, target))
 
 
 def selective_relevance_of_targets(

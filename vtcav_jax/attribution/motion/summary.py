@@ -120,10 +120,10 @@ def mean_over_videos(rows: Sequence[ClipMotionRow], name: str, *, minimum: float
 
 def interleave_classes(rows: Sequence[ClipMotionRow]) -> list[ClipMotionRow]:
     """Order rows so that each predicted class appears once before any appears twice."""
-    by_answer: dict[str, list[ClipMotionRow]] = {}
+    by_prediction: dict[str, list[ClipMotionRow]] = {}
     for row in rows:
-        by_answer.setdefault(row.answer, []).append(row)
-    return [row for rank in zip_longest(*by_answer.values()) for row in rank if row]
+        by_prediction.setdefault(row.prediction or row.answer, []).append(row)
+    return [row for rank in zip_longest(*by_prediction.values()) for row in rank if row]
 
 
 def motion_sentences(rows: Sequence[ClassMotionRow]) -> list[str]:

@@ -158,25 +158,15 @@ def write_maps(job: AttributionJob, folder: Path) -> list[ReadResult]:
 
 
 def store_maps(job: AttributionJob, folder: Path, result: VideoMaps) -> None:
-    """Write the maps and animations of a video."""
+    """Write the maps of a video and their animation."""
     stem = map_store.video_stem(result.read)
     paths = []
     if job.args.animations != "none":
-        paths = write_map_animations(job, result, folder / ANIMATION_FOLDER, stem)
+        film, rate = map_animations.draw_map_film(result, job.network.labels, job.args.style)
+        file = folder / ANIMATION_FOLDER / map_animations.map_animation_name(stem, job.args.animations)
+        paths = write_with_poster(file, film, rate)
     animations = animation_hashes(paths, folder / "maps")
     map_store.save_maps(folder / "maps" / f"{stem}.npz", result, job.network.labels, animations)
-
-
-def write_map_animations(job: AttributionJob, maps: VideoMaps, folder: Path, stem: str) -> list[Path]:
-    """Write one animation for each target of a video; return all files written."""
-    labels, extension, files = job.network.labels, job.args.animations, []
-    for spec in job.target_specs:
-        answer = int(maps.answers[spec.name][0])
-        label = labels[answer] if answer >= 0 else spec.name
-        animation, rate = map_animations.render_map_animation(maps, spec.name, label, job.args.style)
-        file = folder / map_animations.map_animation_name(stem, spec.name, extension)
-        files += write_with_poster(file, animation, rate)
-    return files
 
 
 def stored_maps(job: AttributionJob, folder: Path) -> StoredResults:

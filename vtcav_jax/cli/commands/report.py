@@ -37,7 +37,9 @@ class ReportArguments:
         f" {MAX_LATEX_ROWS} rows only as CSV",
     )
     clip: str = setting("", "with --figure: name of the clip  [default: that with the highest score]")
-    target: str = setting("", "with --figure: target of the maps  [default: the first one]")
+    target: tuple[str, ...] = setting(
+        (), "with --figure: target of the maps, or several to compare, separated by commas  [default: the first one]"
+    )
     frames: int = setting(6, "with --figure=strip: number of frames", minimum=1, maximum=64)
 
     def __post_init__(self):

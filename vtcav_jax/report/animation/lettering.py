@@ -1,5 +1,6 @@
 """Text in the frames of an animation, drawn by Pillow in DejaVu Sans, which matplotlib ships."""
 
+from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -7,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vtcav_jax.report.fonts import font_file
+from vtcav_jax.report.line_breaks import break_lines
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
@@ -38,6 +40,25 @@ def write(
     image = Image.fromarray(np.ascontiguousarray(line))
     ImageDraw.Draw(image).text((0, HEIGHT - 3), text, fill=colour, font=_font(), anchor="ls")
     line[:] = np.asarray(image)
+
+
+def wrap(text: str, most: int) -> list[str]:
+    """Return the lines of a text that are at most `most` pixels wide; nothing is left out."""
+    return break_lines(text, most, width)
+
+
+def write_lines(
+    picture: UInt8[np.ndarray, "h w 3"],
+    lines: Iterable[str],
+    x: int,
+    y: int,
+    colour: tuple[int, int, int],
+    *,
+    most: int,
+) -> None:
+    """Draw lines, as `wrap` returns them, one below the other."""
+    for i, line in enumerate(lines):
+        write(picture, line, x, y + HEIGHT * i, colour, most=most)
 
 
 def _shortened(text: str, most: int) -> str:

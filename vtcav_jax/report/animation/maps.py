@@ -1,35 +1,90 @@
-"""Animation of the maps of a video: its clips joined; frames in two clips are taken from the first."""
+"""Film of the maps of a video for all targets: its clips joined; frames in two clips are taken from the first."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from vtcav_jax.attribution.result import Attribution
 from vtcav_jax.attribution.videos.clip_windows import unseen_frames
 from vtcav_jax.attribution.videos.explain_videos import VideoMaps
-from vtcav_jax.names import safe_filename
-from vtcav_jax.report.animation.overlay import DEFAULT_STYLE, OverlayStyle, Panel, overlay_maps
+from vtcav_jax.report.animation.overlay import (
+    DEFAULT_STYLE,
+    OverlayFilm,
+    OverlayStyle,
+    Panel,
+    PanelGroup,
+    common_scale,
+)
 
 MIN_MAP_ANIMATION_SECONDS = 2.0
 
 
-def map_animation_name(stem: str, target: str, suffix: str) -> str:
-    """Return the file name of an animation, from the file of the maps and the question."""
-    return f"{stem}--{safe_filename(target)}.{suffix}"
+def map_animation_name(stem: str, suffix: str) -> str:
+    """Return the file name of the animation of a video, from the file of its maps."""
+    return f"{stem}.{suffix}"
 
 
-def render_map_animation(
-    video_maps: VideoMaps, target: str, answer: str, style: OverlayStyle = DEFAULT_STYLE
-) -> tuple[UInt8[np.ndarray, "n h w 3"], float]:
-    """Return the frames of one question and the frame rate, which is reduced for short clips.
+def draw_map_film(
+    video_maps: VideoMaps, labels: Sequence[str], style: OverlayStyle = DEFAULT_STYLE
+) -> tuple[OverlayFilm, float]:
+    """Return the film of a video with the maps of all targets, and the frame rate, which is reduced for short clips.
 
+    Beside the clip are the maps by each method, or with several targets, for each method, the map of each target.
     Long videos are shown as time lapse, with evenly spaced frames.
     """
     unseen = unseen_frames(video_maps.windows)
     frames, stride = np.stack(video_maps.film.pictures), video_maps.film.stride
     times = np.concatenate([window.clip.times[0][new] for window, new in zip(video_maps.windows, unseen)])
-    panels = [map_panel(attribution, unseen, stride) for attribution in video_maps.maps[target]]
-    caption = map_caption(video_maps.read.item.name, target, answer, float(video_maps.scores[target].mean()))
-    return overlay_maps(frames, panels, caption, style), animation_rate(times)
+    panels = {
+        target: [map_panel(attribution, unseen, stride) for attribution in maps]
+        for target, maps in video_maps.maps.items()
+    }
+    predictions = {
+        target: labels[int(answers[0])] if answers[0] >= 0 else "" for target, answers in video_maps.answers.items()
+    }
+    scores = {target: float(values.mean()) for target, values in video_maps.scores.items()}
+    caption = film_caption(video_maps.read.item.name, predictions, scores)
+    return OverlayFilm(frames, panel_groups(panels, predictions, scores), caption, style), animation_rate(times)
+
+
+def panel_groups(
+    panels: Mapping[str, Sequence[Panel]], predictions: Mapping[str, str], scores: Mapping[str, float]
+) -> list[PanelGroup]:
+    """Return the panels of a clip by target, each with a panel per method, as groups of a film.
+
+    One target is a group without a heading. Several are a group per method. Its targets have one scale, apart from
+    those without a prediction, such as channels, whose scores have other units.
+    """
+    if len(panels) < 2:
+        return [PanelGroup(group) for group in panels.values()]
+    groups = []
+    for same_method in zip(*panels.values(), strict=True):
+        methods = list(dict.fromkeys(panel.title for panel in same_method))
+        heading = methods[0] if len(methods) == 1 else ""  # the default stage can depend on the target
+        scale = common_scale(
+            [panel for target, panel in zip(panels, same_method) if predictions[target]] or same_method
+        )
+        titled = [
+            replace(
+                panel,
+                title="\n".join([target, *([] if heading else [panel.title]), f"score {scores[target]:.3g}"]),
+                scale=scale if predictions[target] else None,
+            )
+            for target, panel in zip(panels, same_method)
+        ]
+        groups.append(PanelGroup(titled, heading))
+    return groups
+
+
+def film_caption(clip: str, predictions: Mapping[str, str], scores: Mapping[str, float]) -> str:
+    """Return the caption of a film: that of the map of an only target, or the clip and all predictions."""
+    if len(predictions) == 1:
+        ((target, answer),) = predictions.items()
+        return map_caption(clip, target, answer or target, scores[target])
+    answers = list(dict.fromkeys(filter(None, predictions.values())))
+    return f"{clip}  (prediction {', '.join(answers)})" if answers else clip
 
 
 def map_caption(clip: str, target: str, answer: str, score: float) -> str:

@@ -6,15 +6,15 @@ Each map has one colour scale for the whole clip: with a scale per frame, frames
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
-from vtcav_jax.report.animation.lettering import HEIGHT, width, write
+from vtcav_jax.report.animation.lettering import HEIGHT, width, wrap, write, write_lines
 from vtcav_jax.report.colormaps import LEVELS, apply_colormap, color_table
 
-MAX_PANELS_PER_ROW = 4
+MAX_PANELS_PER_ROW = 6
 PANEL_GAP, TITLE_HEIGHT, BAR_HEIGHT = 8, 2 * HEIGHT + 8, 40
 INK_COLOUR, SOFT_COLOUR, PAPER_COLOUR = (20, 20, 20), (110, 110, 110), (255, 255, 255)
 MAX_INTERPOLATED_CELLS = 28  # cells along a side; finer maps are not smoothed
@@ -84,98 +84,173 @@ def share_scale(panels: Sequence[Panel]) -> list[Panel]:
     return [replace(panel, scale=scale) for panel in panels]
 
 
+@dataclass(frozen=True, eq=False)
+class PanelGroup:
+    """Panels beside the clip, under a heading that they have in common; an empty heading takes no room."""
+
+    panels: Sequence[Panel]
+    heading: str = ""
+
+
 def overlay_maps(
     video: OverlayFrames, panels: Sequence[Panel], caption: str, style: OverlayStyle = DEFAULT_STYLE
 ) -> UInt8[np.ndarray, "frames h2 w2 3"]:
     """Return the frames of the clip and all panels side by side, under `caption`."""
-    scale = max(1, math.ceil(style.panel_side / video.shape[2]))
-    video = video.repeat(scale, 1).repeat(scale, 2)
-    frames, h, w = video.shape[:3]
-    n_rows = math.ceil((len(panels) + 1) / MAX_PANELS_PER_ROW)
-    n_columns = math.ceil((len(panels) + 1) / n_rows)  # balanced rows
-    pitch = (h + TITLE_HEIGHT + BAR_HEIGHT + PANEL_GAP, w + PANEL_GAP)
-    top = HEIGHT + 2 * PANEL_GAP
-    size = (top + n_rows * pitch[0], PANEL_GAP + n_columns * pitch[1])
-    out = np.full((frames, size[0] + size[0] % 2, size[1] + size[1] % 2, 3), 255, np.uint8)  # mp4 needs even sides
-    for picture in out:
-        write(picture, caption, PANEL_GAP, PANEL_GAP, INK_COLOUR, most=size[1] - 2 * PANEL_GAP)
-    grey = video.astype(np.float32).mean(-1, keepdims=True)
-    for i in range(len(panels) + 1):
-        row, column = divmod(i, n_columns)
-        y, x = top + row * pitch[0], PANEL_GAP + column * pitch[1]
-        cell = out[:, y : y + pitch[0] - PANEL_GAP, x : x + w]
-        if i == 0:
-            _draw_title(cell, "clip", None, style)
-            cell[:, TITLE_HEIGHT : TITLE_HEIGHT + h] = video
-            _draw_profile(cell[:, TITLE_HEIGHT + h :], np.zeros((frames, 2)), (SOFT_COLOUR, SOFT_COLOUR), (0.0, 0.0))
-            continue
-        panel = panels[i - 1]
-        _draw_title(cell, panel.title, panel, style)
-        cell[:, TITLE_HEIGHT : TITLE_HEIGHT + h] = blend_map(grey, panel, style)
-        table = color_table(signed=panel.signed, name=style.colormap)
-        bar_colours = (table[-20], table[20]) if panel.signed else (table[LEVELS // 2],) * 2
-        _draw_profile(
-            cell[:, TITLE_HEIGHT + h :],
-            interpolate_frames(panel.profile, panel.positions, frames, nearest=True),
-            bar_colours,
-            panel.drawn_scale[1:],
-        )
-    return out
+    return np.stack(OverlayFilm(video, [PanelGroup(panels)], caption, style))
+
+
+class OverlayFilm(Sequence[UInt8[np.ndarray, "h w 3"]]):
+    """Frames of a film with the clip and the panels of each group beside it, below a caption.
+
+    Each frame is drawn when it is read, so that memory does not grow with the number of frames and panels. Captions,
+    headings and titles are wrapped, never shortened.
+    """
+
+    def __init__(
+        self,
+        video: OverlayFrames,
+        groups: Sequence[PanelGroup],
+        caption: str,
+        style: OverlayStyle = DEFAULT_STYLE,
+    ):
+        self.video, self.style = video, style
+        self._scale = max(1, math.ceil(style.panel_side / video.shape[2]))
+        self._height, self._width = (side * self._scale for side in video.shape[1:3])
+        cells = max((len(group.panels) for group in groups), default=0) + 1
+        columns = math.ceil(cells / math.ceil(cells / MAX_PANELS_PER_ROW))  # balanced rows
+        self._columns = columns
+        text_width = columns * (self._width + PANEL_GAP) - PANEL_GAP
+        caption_lines = wrap(caption, text_width)
+        self._cells: list[tuple[int, int, Panel | None]] = []  # where the picture begins, and the map on it
+        titles: list[tuple[int, int, list[str], int]] = []
+        headings: list[tuple[int, list[str]]] = []
+        y = HEIGHT * len(caption_lines) + 2 * PANEL_GAP
+        for group in groups:
+            if group.heading:
+                headings.append((y, wrap(group.heading, text_width)))
+                y += HEIGHT * len(headings[-1][1]) + PANEL_GAP // 2
+            entries = [None, *(replace(panel, scale=panel.drawn_scale) for panel in group.panels)]
+            for start in range(0, len(entries), columns):
+                row = entries[start : start + columns]
+                texts = [wrap(panel.title if panel else "clip", self._width) for panel in row]
+                n_lines = max(map(len, texts))
+                top = y + TITLE_HEIGHT + HEIGHT * (n_lines - 1)
+                for column, (panel, lines) in enumerate(zip(row, texts)):
+                    x = PANEL_GAP + column * (self._width + PANEL_GAP)
+                    titles.append((x, y, lines, n_lines))
+                    self._cells.append((x, top, panel))
+                y = top + self._height + BAR_HEIGHT + PANEL_GAP
+        size = y, text_width + 2 * PANEL_GAP
+        self._background = np.full((size[0] + size[0] % 2, size[1] + size[1] % 2, 3), 255, np.uint8)  # mp4: even sides
+        write_lines(self._background, caption_lines, PANEL_GAP, PANEL_GAP, INK_COLOUR, most=text_width)
+        for top, lines in headings:
+            write_lines(self._background, lines, PANEL_GAP, top, INK_COLOUR, most=text_width)
+        for (x, top, lines, n_lines), (_, _, panel) in zip(titles, self._cells):
+            self._draw_title(self._background[top:, x : x + self._width], lines, n_lines, panel)
+        for x, top, panel in self._cells:
+            self._draw_profile(self._background[top + self._height :][:BAR_HEIGHT, x : x + self._width], panel)
+
+    def __len__(self) -> int:
+        return len(self.video)
+
+    @overload
+    def __getitem__(self, index: int) -> UInt8[np.ndarray, "h w 3"]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[UInt8[np.ndarray, "h w 3"]]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        i = range(len(self))[index]
+        out = self._background.copy()
+        picture = self.video[i].repeat(self._scale, 0).repeat(self._scale, 1)
+        grey = picture.astype(np.float32).mean(-1, keepdims=True)
+        edges = self._bar_edges
+        for x, y, panel in self._cells:
+            cell = out[y : y + self._height, x : x + self._width]
+            if panel is None:
+                cell[:] = picture
+            else:
+                (values,) = interpolate_times(panel.map, panel.positions, np.array([i]))
+                cell[:] = _blend(grey, values, panel, self.style)
+            marks = out[y + self._height :, x : x + self._width]
+            marks[1:4, edges[i] : max(edges[i + 1] - 1, edges[i] + 1)] = INK_COLOUR
+        return out
+
+    @property
+    def _bar_edges(self) -> list[int]:
+        return np.linspace(0, self._width, len(self) + 1).astype(int).tolist()
+
+    def _draw_title(
+        self, cell: UInt8[np.ndarray, "h w 3"], lines: Sequence[str], n_lines: int, panel: Panel | None
+    ) -> None:
+        """Draw the lines of a title and, below those of the whole row, the colour scale with its ends."""
+        w = cell.shape[1]
+        write_lines(cell, lines, 0, 0, INK_COLOUR, most=w)
+        if panel is None:
+            return
+        end = f"{panel.scale_limit:.2g}"
+        start = f"-{end}" if panel.signed else "0"
+        y, left = HEIGHT * n_lines + 4, width(start) + 4
+        right = w - width(end) - 4
+        write(cell, start, 0, y, SOFT_COLOUR, most=w)
+        write(cell, end, right + 4, y, SOFT_COLOUR, most=w)
+        colours = color_table(signed=panel.signed, name=self.style.colormap)
+        cell[y : y + HEIGHT, left:right] = colours[np.linspace(0, LEVELS - 1, right - left).astype(int)]
+
+    def _draw_profile(self, cell: UInt8[np.ndarray, "h w 3"], panel: Panel | None) -> None:
+        """Draw a bar per frame, positive sums upwards and negative ones downwards."""
+        height, edges, frames = len(cell), self._bar_edges, len(self)
+        highest, lowest = panel.drawn_scale[1:] if panel else (0.0, 0.0)
+        extent = highest - lowest
+        zero = 6 + round((height - 10) * highest / extent) if extent > 0 else height - 4
+        if panel is not None and extent > 0:
+            table = color_table(signed=panel.signed, name=self.style.colormap)
+            bar_colours = (table[-20], table[20]) if panel.signed else (table[LEVELS // 2],) * 2
+            profile = interpolate_frames(panel.profile, panel.positions, frames, nearest=True)
+            for f in range(frames):
+                for value, colour in zip(profile[f], bar_colours):
+                    length = round(abs(value) / extent * (height - 10))
+                    rows = slice(zero - length, zero) if value > 0 else slice(zero, zero + length)
+                    cell[rows, edges[f] : max(edges[f + 1] - 1, edges[f] + 1)] = colour
+        cell[zero] = SOFT_COLOUR
 
 
 def blend_map(
     grey: Float[np.ndarray, "frames h w 1"], panel: Panel, style: OverlayStyle = DEFAULT_STYLE
 ) -> OverlayFrames:
     """Blend a map over grey frames, with an opacity that grows with its absolute value."""
-    scale_limit = panel.scale_limit
+    panel = replace(panel, scale=panel.drawn_scale)
     out = np.empty((*grey.shape[:3], 3), np.uint8)
     for i, values in enumerate(interpolate_frames(panel.map, panel.positions, len(grey))):  # each alone, for memory
-        enlarged = _enlarge(values, grey.shape[1:3])
-        opacity = np.sqrt(np.clip(np.abs(enlarged) / (scale_limit or 1), 0, 1))[..., None] * MAX_MAP_OPACITY
-        colours = apply_colormap(enlarged, scale_limit, signed=panel.signed, name=style.colormap)
-        out[i] = np.rint(opacity * colours + (1 - opacity) * (64 + 0.7 * grey[i])).clip(0, 255)
+        out[i] = _blend(grey[i], values, panel, style)
     return out
 
 
-def _draw_title(cell: OverlayFrames, title: str, panel: Panel | None, style: OverlayStyle) -> None:
-    """Draw the title and the colour scale with its limits."""
-    w = cell.shape[2]
-    write(cell[0], title, 0, 0, INK_COLOUR, most=w)
-    if panel is not None:
-        end = f"{panel.scale_limit:.2g}"
-        start = f"-{end}" if panel.signed else "0"
-        y, left = HEIGHT + 4, width(start) + 4
-        right = w - width(end) - 4
-        write(cell[0], start, 0, y, SOFT_COLOUR, most=w)
-        write(cell[0], end, right + 4, y, SOFT_COLOUR, most=w)
-        colours = color_table(signed=panel.signed, name=style.colormap)
-        cell[0, y : y + HEIGHT, left:right] = colours[np.linspace(0, LEVELS - 1, right - left).astype(int)]
-    cell[1:, :TITLE_HEIGHT] = cell[0, :TITLE_HEIGHT]
-
-
-def _draw_profile(
-    cell: OverlayFrames, profile: Float[np.ndarray, "frames 2"], bar_colours: tuple, extremes: tuple[float, float]
-) -> None:
-    """Draw a bar per frame, positive sums upwards and negative ones downwards, and mark the current frame."""
-    frames, height, w = cell.shape[:3]
-    edges = np.linspace(0, w, frames + 1).astype(int)
-    extent = extremes[0] - extremes[1]
-    zero = 6 + round((height - 10) * extremes[0] / extent) if extent > 0 else height - 4
-    for f in range(frames):
-        left, right = edges[f], max(edges[f + 1] - 1, edges[f] + 1)
-        for value, colour in zip(profile[f], bar_colours):
-            length = round(abs(value) / extent * (height - 10)) if extent > 0 else 0
-            rows = slice(zero - length, zero) if value > 0 else slice(zero, zero + length)
-            cell[:, rows, left:right] = colour
-        cell[f, 1:4, left:right] = INK_COLOUR
-    cell[:, zero : zero + 1] = SOFT_COLOUR
+def _blend(
+    grey: Float[np.ndarray, "h w 1"], values: Float[np.ndarray, "h2 w2"], panel: Panel, style: OverlayStyle
+) -> UInt8[np.ndarray, "h w 3"]:
+    enlarged, limit = _enlarge(values, grey.shape[:2]), panel.scale_limit
+    opacity = np.sqrt(np.clip(np.abs(enlarged) / (limit or 1), 0, 1))[..., None] * MAX_MAP_OPACITY
+    colours = apply_colormap(enlarged, limit, signed=panel.signed, name=style.colormap)
+    return np.rint(opacity * colours + (1 - opacity) * (64 + 0.7 * grey)).clip(0, 255).astype(np.uint8)
 
 
 def interpolate_frames(
     values: Float[np.ndarray, " n *c"], positions: Float[np.ndarray, " n"], frames: int, *, nearest: bool = False
 ) -> Float[np.ndarray, " m *c"]:
     """Interpolate time steps to frames, linearly or by the nearest step; constant beyond the ends."""
-    index = np.interp(np.arange(frames), positions, np.arange(len(positions)))
+    return interpolate_times(values, positions, np.arange(frames), nearest=nearest)
+
+
+def interpolate_times(
+    values: Float[np.ndarray, " n *c"],
+    positions: Float[np.ndarray, " n"],
+    frames: Int[np.ndarray, " m"],
+    *,
+    nearest: bool = False,
+) -> Float[np.ndarray, " m *c"]:
+    """Interpolate time steps to the frames with these numbers, as `interpolate_frames` does."""
+    index = np.interp(frames, positions, np.arange(len(positions)))
     if nearest:
         return values[np.rint(index).astype(int)]
     low = np.floor(index).astype(int)

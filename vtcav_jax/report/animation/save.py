@@ -1,5 +1,6 @@
 """`save_animation`: attribution maps laid over their clips, as an animated picture or a video file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -42,17 +43,23 @@ def save_animation(
     if wrong := [attribution.method for attribution in maps if len(attribution.map) != len(frames)]:
         raise ValueError(f"expected maps of the same {len(frames)} clips; those of {', '.join(wrong)} are of others")
     style = OverlayStyle(size, colormap)
-    rows = [
-        overlay_maps(clip, [panel for item in attributions for panel in _clip_panels(item, i, len(clip))], "", style)
-        for i, clip in enumerate(frames)
-    ]
+    rows = [overlay_maps(clip, _clip_panels(attributions, i, len(clip)), "", style) for i, clip in enumerate(frames)]
     write_animation(path, np.concatenate(rows, axis=1), max(frames.shape[1] / MIN_SECONDS, 1.0))
     return path
 
 
-def _clip_panels(item: Attribution | SelectiveRelevance, clip: int, n_frames: int) -> list[Panel]:
-    if isinstance(item, SelectiveRelevance):
-        return part_panels(item, clip, n_frames)
-    values = item.map[clip]
-    positions = (np.arange(len(values)) + 0.5) * n_frames / len(values) - 0.5
-    return [Panel(f"{item.method} @{item.stage}", values, positions, item.signed)]
+def _clip_panels(items: Sequence[Attribution | SelectiveRelevance], clip: int, n_frames: int) -> list[Panel]:
+    """Return the panels of one clip; maps of several targets have the target in their title."""
+    maps = [item for item in items if isinstance(item, Attribution)]
+    names_targets = len({attribution.target for attribution in maps}) > 1
+    panels = []
+    for item in items:
+        if isinstance(item, SelectiveRelevance):
+            panels += part_panels(item, clip, n_frames)
+            continue
+        values = item.map[clip]
+        positions = (np.arange(len(values)) + 0.5) * n_frames / len(values) - 0.5
+        method = f"{item.method} @{item.stage}"
+        title = f"{item.target}\n{method}" if names_targets and item.target else method
+        panels.append(Panel(title, values, positions, item.signed))
+    return panels

@@ -16,9 +16,11 @@ from vtcav_jax.report.comparison import text as comparison_text
 from vtcav_jax.report.comparison.differences import ScoreDifference, ScoreKey, ScoreTable, score_difference, score_table
 from vtcav_jax.report.comparison.discovered import discovered_comparison_sections
 from vtcav_jax.report.effect_sizes import comparison_name, format_number, format_p, format_range, format_signed
+from vtcav_jax.report.figures.labels import MAX_ROW_NAME, Legend, NameLabels, draw_label
 from vtcav_jax.report.figures.motion import RUN_COLOURS
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, draw_mark, slug
+from vtcav_jax.report.figures.text_width import LINE_HEIGHT, wrap_text
 from vtcav_jax.report.glossary import linked_paragraph
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
@@ -268,29 +270,35 @@ def _comparison_figures(
     for target, concept in unique_in_order([(k.target, k.concept) for k in common_keys]):
         keys = [k for k in common_keys if (k.target, k.concept) == (target, concept)]
         stages = unique_in_order([k.stage for k in keys])
-        step, top = 12 * len(tables) + 10, 26 + 14 * len(labels)
-        canvas = Canvas(FIGURE_WIDTH, top + 50 + 22 * len(stages) + step * len(keys))
+        legend = Legend.of(((RUN_COLOURS[i % 4], name) for i, name in enumerate(labels)), FIGURE_WIDTH)
+        names = NameLabels.of([comparison_name(k.clip_type, k.negatives) for k in keys], MAX_ROW_NAME)
+        lines_of = dict(zip(keys, names.lines))
+        stage_lines = {stage: wrap_text(stage, FIGURE_WIDTH - 16) for stage in stages}
+        top, step = 26 + round(legend.height), max(12 * len(tables), LINE_HEIGHT * names.max_lines) + 10
+        n_stage_lines = sum(map(len, stage_lines.values()))
+        height = top + 50 + 8 * len(stages) + LINE_HEIGHT * n_stage_lines + step * len(keys)
+        canvas = Canvas(FIGURE_WIDTH, height)
         values = [
             v
             for k in keys
             for t in tables
             for v in (t[k].relative_derivative, t[k].relative_derivative_low, t[k].relative_derivative_high)
         ]
-        x = fit_scale(values, 148, FIGURE_WIDTH - 12)
-        canvas.text(8, 16, f"{target}: {concept}", "title", max_chars=46)
+        x = fit_scale(values, max(148.0, names.width + 28), FIGURE_WIDTH - 12)
+        canvas.heading(f"{target}: {concept}")
         canvas.text(FIGURE_WIDTH - 8, canvas.height - 8, "share of gradient", "soft", "end")
-        for i, name in enumerate(labels):
-            canvas.dot(14, 30 + 14 * i, RUN_COLOURS[i % 4], name)
-            canvas.text(24, 34 + 14 * i, name, "soft", max_chars=48)
+        legend.draw(canvas, 30)
         for value in x.ticks:
             canvas.line(x(value), top, x(value), canvas.height - 42, "axis" if value else "zero")
             canvas.text(x(value), canvas.height - 26, format_tick(value), "soft", "middle")
         y = top
         for stage in stages:
-            y += 22
-            canvas.text(8, y - 4, stage, "soft", max_chars=52)
+            y += 8
+            for line in stage_lines[stage]:
+                y += LINE_HEIGHT
+                canvas.text(8, y - 4, line, "soft")
             for k in (k for k in keys if k.stage == stage):
-                canvas.text(18, y + 4 + 6 * len(tables), comparison_name(k.clip_type, k.negatives), "", max_chars=20)
+                draw_label(canvas, 18, y + 2 + 6 * len(tables), lines_of[k])
                 for i, table in enumerate(tables):
                     _draw_mark(canvas, x, y + 8 + 12 * i, labels[i], table[k], RUN_COLOURS[i % 4])
                 y += step

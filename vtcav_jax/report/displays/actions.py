@@ -14,6 +14,9 @@ from vtcav_jax.report.figures.svg import Figure
 # Functions from a result to its `ResultView`, by the name of the result's class
 VIEW_MAKERS = {
     "Attribution": "attribution:view_attribution",
+    "SelectiveRelevance": "map_parts:view_selective_relevance",
+    "StaticDynamicAttribution": "map_parts:view_static_dynamic",
+    "MiningReport": "mining:view_mining",
     "ExperimentResults": "explanations:view_experiment",
     "MotionResults": "explanations:view_motion",
     "Pyramid": "explanations:view_pyramid",

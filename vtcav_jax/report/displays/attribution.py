@@ -3,6 +3,7 @@
 import base64
 import math
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -67,7 +68,7 @@ def view_attribution(result: Attribution) -> ResultView:
     notes = []
     if result.frames is None:
         notes.append("The maps are on grey because their frames are unknown; attribute(...) keeps uint8 frames.")
-    if not _can_encode():
+    if not can_encode():
         notes.append("Animations need PyAV and matplotlib; here are the numbers.")
     return ResultView(
         heading=repr(result),
@@ -129,22 +130,31 @@ def displayed_frames(result: Attribution, n_clips: int) -> UInt8[np.ndarray, "b 
 
 def animation_pictures(result: Attribution) -> list[str]:
     """Return an animation of the first clips as an HTML image, of fewer clips if it is large; none if impossible."""
-    if not _can_encode() or not len(result.map):
+    return film_pictures(
+        len(result.map),
+        lambda path, n: save_animation(path, displayed_frames(result, n), result[:n]),
+        f"clips and maps by {result.method} at {result.stage}",
+    )
+
+
+def film_pictures(n_clips: int, write: Callable[[Path, int], object], caption: str) -> list[str]:
+    """Return what `write` writes for the first clips as an HTML image, of fewer clips if it is large."""
+    if not can_encode() or not n_clips:
         return []
-    n_clips = min(MAX_ANIMATED_CLIPS, len(result.map))
-    for n in range(n_clips, 0, -1):
+    for n in range(min(MAX_ANIMATED_CLIPS, n_clips), 0, -1):
         with tempfile.TemporaryDirectory() as folder:
-            path = save_animation(Path(folder) / "maps.webp", displayed_frames(result, n), result[:n])
+            path = Path(folder) / "maps.webp"
+            write(path, n)
             data = path.read_bytes()
         if len(data) <= MAX_ANIMATION_BYTES or n == 1:
-            more = f"; {count_noun(len(result.map) - n, 'more clip')} in the result" if len(result.map) > n else ""
-            caption = escape(f"clips and maps by {result.method} at {result.stage}{more}")
+            more = f"; {count_noun(n_clips - n, 'more clip')} in the result" if n_clips > n else ""
+            text = escape(f"{caption}{more}")
             source = f"data:image/webp;base64,{base64.b64encode(data).decode()}"
-            return [f'<figure><img src="{source}" alt="{caption}"><figcaption>{caption}</figcaption></figure>']
+            return [f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>']
     return []
 
 
-def _can_encode() -> bool:
+def can_encode() -> bool:
     return all(find_spec(name) is not None for name in ("av", "matplotlib"))
 
 
@@ -171,41 +181,56 @@ def write_arrays(path: Path, result: Attribution) -> None:
 def plot_maps(result: Attribution) -> Any:
     """Return a figure with a row for each of the first clips and a column for time steps, with one scale per clip."""
     clips = displayed_frames(result, MAX_PLOTTED_CLIPS)
-    steps = result.map.shape[1]
+    rows = [
+        PlottedMap(f"clip {i}", clip, Panel("", values, np.arange(len(values)).astype(float), result.signed))
+        for i, (clip, values) in enumerate(zip(clips, result.map))
+    ]
+    target = f", {result.target}" if result.target else ""
+    return plot_rows(f"{result.method} at {result.stage}{target}", rows)
+
+
+@dataclass(frozen=True, eq=False)
+class PlottedMap:
+    """Row of a figure: a map, with a frame of `panel` for each time step, over the frames of its clip."""
+
+    label: str
+    frames: UInt8[np.ndarray, "frames h w 3"]
+    panel: Panel
+
+
+def plot_rows(title: str, rows: Sequence[PlottedMap]) -> Any:
+    """Return a figure with a row for each map and a column for time steps."""
+    steps, (_, height, width, _) = len(rows[0].panel.map), rows[0].frames.shape
     columns = np.unique(np.linspace(0, steps - 1, min(steps, MAX_PLOTTED_STEPS)).round().astype(int))
     ink, soft, paper = (light_colours()[name] for name in ("ink", "soft", "paper"))
     figure = figure_class()(
-        figsize=(CELL_INCHES * len(columns) + 1.3, CELL_INCHES * len(clips) * clips.shape[2] / clips.shape[3] + 0.7),
+        figsize=(CELL_INCHES * len(columns) + 1.3, CELL_INCHES * len(rows) * height / width + 0.7),
         facecolor=paper,
         layout="constrained",
     )
-    grid = figure.subplots(len(clips), len(columns), squeeze=False)
-    for row, (clip, values) in enumerate(zip(clips, result.map)):
-        panel, frames = _step_panel(result, values, clip)
-        pictures = blend_map(frames, panel)
-        for axes, step in zip(grid[row], columns):
+    grid = figure.subplots(len(rows), len(columns), squeeze=False)
+    for i, row in enumerate(rows):
+        pictures = blend_map(_step_frames(row.frames, steps), row.panel)
+        for axes, step in zip(grid[i], columns):
             axes.imshow(pictures[step], interpolation="nearest")
             axes.set(xticks=(), yticks=())
             axes.spines[:].set_visible(False)
-            if row == 0:
+            if i == 0:
                 axes.set_title(f"step {step + 1}", fontsize=8, color=soft)
-        grid[row][0].set_ylabel(f"clip {row}", fontsize=9, color=ink)
-        limit = panel.scale_limit or 1.0
-        _draw_color_bar(figure, list(grid[row]), -limit if result.signed else 0.0, limit, signed=result.signed)
-    target = f", {result.target}" if result.target else ""
-    figure.suptitle(f"{result.method} at {result.stage}{target}", fontsize=10, color=ink)
+        grid[i][0].set_ylabel(row.label, fontsize=9, color=ink, parse_math=False)
+        limit = row.panel.scale_limit or 1.0
+        low = -limit if row.panel.signed else 0.0
+        _draw_color_bar(figure, list(grid[i]), low, limit, signed=row.panel.signed)
+    figure.suptitle(title, fontsize=10, color=ink, parse_math=False)
     return figure
 
 
-def _step_panel(
-    result: Attribution, values: Float[np.ndarray, "t h w"], clip: UInt8[np.ndarray, "frames h2 w2 3"]
-) -> tuple[Panel, Float[np.ndarray, "t height width 1"]]:
-    """Return the map with one frame per time step, and the grey frame in the middle of each."""
-    steps = len(values)
+def _step_frames(clip: UInt8[np.ndarray, "frames h w 3"], steps: int) -> Float[np.ndarray, "steps h2 w2 1"]:
+    """Return the grey frame in the middle of each time step."""
     middles = np.clip(((np.arange(steps) + 0.5) * len(clip) / steps).astype(int), 0, len(clip) - 1)
     grey = clip[middles].astype(np.float32).mean(-1, keepdims=True)
     scale = max(1, math.ceil(MIN_SIDE / min(grey.shape[1:3])))
-    return Panel("", values, np.arange(steps).astype(float), result.signed), grey.repeat(scale, 1).repeat(scale, 2)
+    return grey.repeat(scale, 1).repeat(scale, 2)
 
 
 def _draw_color_bar(figure: Any, axes: list[Any], low: float, high: float, *, signed: bool) -> None:

@@ -12,7 +12,7 @@ from vtcav_jax.assets import read_asset
 from vtcav_jax.names import abridged_list, count_noun
 from vtcav_jax.report.displays.result_view import ResultTable, ResultView
 from vtcav_jax.report.displays.table_files import format_cell
-from vtcav_jax.report.figures.svg import FIGURE_CSS, THEME_CSS, shorten
+from vtcav_jax.report.figures.svg import FIGURE_CSS, THEME_CSS
 from vtcav_jax.report.html import html_table
 
 MAX_HTML_BYTES = 200_000
@@ -63,6 +63,14 @@ def stand_alone_html(view: ResultView) -> str:
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title></head>'
         f"<body>{render_view(view)}</body></html>\n"
     )
+
+
+def shorten(text: str, max_chars: int) -> str:
+    """Return the text with an ellipsis in its middle if it is longer: names of one kind differ at their ends."""
+    if len(text) <= max_chars:
+        return text
+    tail = max_chars // 2
+    return f"{text[: max_chars - 1 - tail]}…{text[len(text) - tail :]}"
 
 
 def _first_table(view: ResultView) -> str:

@@ -8,15 +8,25 @@ from jaxtyping import Int
 
 from vtcav_jax.names import count_noun
 from vtcav_jax.report.effect_sizes import format_percent
+from vtcav_jax.report.figures.labels import (
+    MAX_NAME_WIDTH,
+    NameLabels,
+    column_label_size,
+    column_pitch,
+    draw_column_label,
+    draw_label,
+    spread_labels,
+)
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number
 from vtcav_jax.report.figures.tcav import slug
+from vtcav_jax.report.figures.text_width import LINE_HEIGHT
 from vtcav_jax.runs.accuracy_rows import GROUP_SEPARATOR, ClassAccuracyRow, ConfusionRow
 
 MAX_NAMED_CLASSES = 40  # more are drawn without their names
 MAX_SORTED_CLASSES = 12  # so few keep the order of the head without a label tree
 SMALL_WIDTH, WIDTH = 360, 960
 MIN_CELL_FOR_PERCENT = 24  # pixels
-LINE_HEIGHT = 12
+LEADER, MIN_MAP_SIDE = 16, 480  # pixels: lines to names of groups, and the smallest matrix of many classes
 MAX_DRAWN_CELLS = 6000
 MIN_OPACITY, MIN_MAP_OPACITY = 0.1, 0.35
 MIN_CLUSTER_SIMILARITY = 0.15  # mean over pairs of classes: share of one predicted as the other, both ways
@@ -85,45 +95,34 @@ def confusion_figure(matrix: ConfusionMatrix) -> Figure:
 
 def _named_figure(matrix: ConfusionMatrix) -> Figure:
     k, width = len(matrix.names), SMALL_WIDTH if len(matrix.names) <= MAX_SORTED_CLASSES else WIDTH
-    max_chars = 14 if width == SMALL_WIDTH else 26
-    longest = min(max_chars, max(map(len, matrix.names)))
-    left, top = 20 + 6.6 * longest, 40 + 5.6 * longest
-    cell = min(40.0, (width - left - 12 - 3.3 * longest) / k)
-    canvas = Canvas(width, round(top + cell * k + 12))
-    canvas.text(
-        8,
-        16,
-        f"{matrix.head}: predictions (columns), % of each class",
-        "title",
-        max_chars=width // 7,
-    )
-    for i, name in enumerate(matrix.names):
-        y = top + cell * (i + 0.5) + 4
-        canvas.text(left - 6, y, name, "", "end", max_chars=max_chars)
-        _rotated_text(canvas, left + cell * (i + 0.5) + 4, top - 6, name, max_chars)
+    labels = NameLabels.of(matrix.names, MAX_NAME_WIDTH)
+    label_width, label_height = column_label_size(labels)
+    left, top = labels.width + 14, label_height + 38
+    cell = max(min(40.0, (width - left - 12 - label_width) / k), column_pitch(labels))
+    canvas = Canvas(round(max(width, left + cell * k + label_width)), round(top + cell * k + 12))
+    canvas.heading(f"{matrix.head}: predictions (columns), % of each class")
+    for i, lines in enumerate(labels.lines):
+        draw_label(canvas, left - 6, top + cell * (i + 0.5), lines, "", "end")
+        draw_column_label(canvas, left + cell * (i + 0.5), top - 8, lines, "", "start")
     _draw_cells(canvas, matrix, left, top, cell)
     _draw_group_lines(canvas, matrix, left, top, cell)
     return canvas.figure(slug("confusion", matrix.head), f"{matrix.head}: confusion matrix of {count_noun(k, 'class')}")
 
 
 def _map_figure(matrix: ConfusionMatrix) -> Figure:
-    k = len(matrix.names)
-    left, top, right = (170.0, 170.0, 80.0) if matrix.groups else (40.0, 56.0, 20.0)
-    cell = (WIDTH - left - right) / k
-    canvas = Canvas(WIDTH, round(top + cell * k + 12))
-    title = f"{matrix.head}: {k} true classes (rows) and the predicted class (columns)"
-    canvas.text(8, 16, title, "title", max_chars=100)
+    k, labels = len(matrix.names), NameLabels.of([name for name, _, _ in matrix.groups], MAX_NAME_WIDTH)
+    left, top, right = (40.0, 56.0, 20.0)
+    if matrix.groups:
+        label_width, label_height = column_label_size(labels)
+        left, top, right = labels.width + 14 + LEADER, label_height + 38 + LEADER, label_width
+    smallest = len(matrix.groups) * max(column_pitch(labels), LINE_HEIGHT * labels.max_lines)
+    cell = max(WIDTH - left - right, MIN_MAP_SIDE, smallest) / k
+    canvas = Canvas(round(left + cell * k + right), round(top + cell * k + 12))
+    canvas.heading(f"{matrix.head}: {k} true classes (rows) and the predicted class (columns)")
     canvas.rect(left, top, cell * k, cell * k, "null", opacity=0.35)
-    last_y = last_x = -1e9
-    for name, start, stop in matrix.groups:
-        middle = cell * (start + stop) / 2
-        if middle - last_y >= LINE_HEIGHT:
-            canvas.text(left - 6, top + middle + 4, name, "", "end", max_chars=24)
-            last_y = middle
-        if middle - last_x >= LINE_HEIGHT:
-            _rotated_text(canvas, left + middle + 4, top - 6, name, 24)
-            last_x = middle
-    if not matrix.groups:
+    if matrix.groups:
+        _draw_group_names(canvas, matrix, labels, left, top, cell)
+    else:
         canvas.text(left, top - 8, "predicted class", "soft")
         canvas.elements.append(f'<g transform="translate({left - 10:.1f} {top + 86:.1f}) rotate(-90)">')
         canvas.text(0, 0, "true class", "soft")
@@ -177,10 +176,23 @@ def _draw_clusters(canvas: Canvas, matrix: ConfusionMatrix, left: Number, top: N
         last_y = middle
 
 
-def _rotated_text(canvas: Canvas, x: Number, y: Number, text: str, max_chars: int) -> None:
-    canvas.elements.append(f'<g transform="translate({x:.1f} {y:.1f}) rotate(-60)">')
-    canvas.text(0, 0, text, "", max_chars=max_chars)
-    canvas.elements.append("</g>")
+def _draw_group_names(
+    canvas: Canvas, matrix: ConfusionMatrix, labels: NameLabels, left: Number, top: Number, cell: Number
+) -> None:
+    """Write the name of each group beside and above its classes, with a line to them where names are pushed apart."""
+    middles = [cell * (start + stop) / 2 for _, start, stop in matrix.groups]
+    side, heights, widths = cell * len(matrix.names), LINE_HEIGHT * labels.max_lines, column_pitch(labels)
+    for lines, middle, row, column in zip(
+        labels.lines,
+        middles,
+        spread_labels(middles, heights, heights / 2, side - heights / 2),
+        spread_labels(middles, widths, widths / 2, side - widths / 2),
+        strict=True,
+    ):
+        draw_label(canvas, left - LEADER - 4, top + row, lines, "", "end")
+        canvas.line(left - LEADER, top + row, left - 2, top + middle, "axis")
+        draw_column_label(canvas, left + column, top - LEADER - 6, lines, "", "start")
+        canvas.line(left + column, top - LEADER, left + middle, top - 2, "axis")
 
 
 def _count_matrix(names: Sequence[str], counts: Mapping[tuple[str, str], int]) -> Int[np.ndarray, "k k"]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vtcav_jax.report.effect_sizes import format_number, format_range
+from vtcav_jax.report.figures.labels import MAX_ROW_NAME, NameLabels, draw_label
 from vtcav_jax.report.figures.svg import Canvas, Figure, fit_scale, format_tick
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, slug
 
@@ -25,16 +26,18 @@ class Estimate:
 def estimate_figure(name: str, title: str, axis: str, estimates: Sequence[Estimate]) -> Figure:
     """Draw the first estimates in their order; hollow: the interval contains 0."""
     displayed = estimates[:MAX_DRAWN_ESTIMATES]
-    canvas = Canvas(FIGURE_WIDTH, 60 + 20 * len(displayed))
-    x = fit_scale([value for row in displayed for value in (row.value, row.low, row.high)], 140, FIGURE_WIDTH - 14)
-    canvas.text(8, 16, title, "title", max_chars=48)
+    labels = NameLabels.of([row.name for row in displayed], MAX_ROW_NAME)
+    heights = [labels.height(i, 20) for i in range(len(displayed))]
+    canvas, left = Canvas(FIGURE_WIDTH, 60 + sum(map(round, heights))), max(140.0, labels.width + 16)
+    x = fit_scale([value for row in displayed for value in (row.value, row.low, row.high)], left, FIGURE_WIDTH - 14)
+    canvas.heading(title)
     for value in x.ticks:
         canvas.line(x(value), 26, x(value), canvas.height - 36, "axis" if value else "zero")
         canvas.text(x(value), canvas.height - 22, format_tick(round(value, 6)), "soft", "middle")
-    canvas.text(FIGURE_WIDTH - 14, canvas.height - 6, f"{axis}; 95 % CI", "soft", "end", max_chars=48)
+    canvas.text(FIGURE_WIDTH - 14, canvas.height - 6, f"{axis}; 95 % CI", "soft", "end")
     for i, row in enumerate(displayed):
-        y = 38 + 20 * i
-        canvas.text(132, y + 4, row.name, "", "end", max_chars=20)
+        y = 38 + sum(heights[:i]) + (heights[i] - 20) / 2
+        draw_label(canvas, left - 8, y, labels.lines[i], "", "end")
         if math.isnan(row.value):
             canvas.text(x(0), y + 4, "?", "soft", "middle")
             continue

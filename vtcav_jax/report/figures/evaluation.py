@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from vtcav_jax.names import count_noun
 from vtcav_jax.report.effect_sizes import format_number, format_range
+from vtcav_jax.report.figures.labels import MAX_NAME_WIDTH, Legend, NameLabels, draw_label
 from vtcav_jax.report.figures.svg import Canvas, Figure, Scale, format_tick
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, slug
 from vtcav_jax.runs.evaluation_rows import ALL_QUESTIONS, MEAN_SCORE, WORLD_METRICS, MethodScoreRow
@@ -59,7 +60,7 @@ def score_cost_figure(rows: Sequence[MethodScoreRow], network_name: str) -> Figu
     max_passes = max((row.forward_passes for row in method_rows), default=1)
     x = Scale(-0.8, math.log10(2 * max(max_passes, 10)), 56, WIDE_FIGURE_WIDTH - 150)
     y = Scale(min(-0.05, *(row.low for row in method_rows)), max(0.2, *(row.high for row in all_rows)) + 0.03, 296, 34)
-    canvas.text(8, 16, f"{network_name}: ground-truth score against cost", "title")
+    canvas.heading(f"{network_name}: ground-truth score against cost")
     for value in y.ticks:
         canvas.line(56, y(value), WIDE_FIGURE_WIDTH - 150, y(value), "axis" if value else "zero")
         canvas.text(50, y(value) + 4, format_tick(round(value, 6)), "soft", "end")
@@ -85,7 +86,7 @@ def score_cost_figure(rows: Sequence[MethodScoreRow], network_name: str) -> Figu
         free = all(abs(cy - oy) > LABEL_SPACING or abs(cx - ox) > 160 for ox, oy in label_positions)
         clear = all(abs(cy - oy) > 8 or not cx + 2 < ox < end for ox, oy in dots)
         if free and (clear or row in front or row.method in ALWAYS_NAMED_METHODS):
-            canvas.text(cx + 8, cy + 4, row.method, "halo" if row in front else "soft halo", max_chars=24)
+            canvas.text(cx + 8, cy + 4, row.method, "halo" if row in front else "soft halo")
             label_positions.append((cx, cy))
     label = f"{network_name}: ground-truth score of each method over its cost in forward passes"
     return canvas.figure(slug("truth", "cost", network_name), label)
@@ -98,22 +99,25 @@ def method_ranking_figure(rows: Sequence[MethodScoreRow], networks: Sequence[str
         for network_name in networks
     }
     names = list(dict.fromkeys(name for by_method in by_network.values() for name in by_method))
-    canvas = Canvas(FIGURE_WIDTH + 100, 62 + 17 * len(names))
+    labels = NameLabels.of(names, MAX_NAME_WIDTH)
+    left, width = max(176.0, labels.width + 16), FIGURE_WIDTH + 100 + max(0, round(labels.width) - 160)
+    colours = [NETWORK_COLOURS[i % len(NETWORK_COLOURS)] for i in range(len(networks))]
+    legend = Legend.of(zip(colours, networks), width)
+    top, heights = 12 + legend.height, [labels.height(j, 17) for j in range(len(names))]
+    canvas = Canvas(width, round(top + sum(heights) + 34))
     values = [value for by_method in by_network.values() for row in by_method.values() for value in (row.low, row.high)]
-    x = Scale(min(-0.05, *values), max(0.2, *values), 176, FIGURE_WIDTH + 84)
-    for i, network_name in enumerate(networks):
-        canvas.dot(14 + 150 * i, 12, NETWORK_COLOURS[i % 4], network_name)
-        canvas.text(24 + 150 * i, 16, network_name, "", max_chars=20)
+    x = Scale(min(-0.05, *values), max(0.2, *values), left, width - 16)
+    legend.draw(canvas, 12, "")
     for value in x.ticks:
-        canvas.line(x(value), 28, x(value), canvas.height - 26, "axis" if value else "zero")
+        canvas.line(x(value), top, x(value), canvas.height - 26, "axis" if value else "zero")
         canvas.text(x(value), canvas.height - 8, format_tick(round(value, 6)), "soft", "middle")
     for j, name in enumerate(names):
-        cy = 40 + 17 * j
-        canvas.text(168, cy + 4, name, "", "end", max_chars=25)
+        cy = top + 12 + sum(heights[:j]) + (heights[j] - 17) / 2
+        draw_label(canvas, left - 8, cy, labels.lines[j], "", "end")
         for i, by_method in enumerate(by_network.values()):
             if row := by_method.get(name):
-                canvas.line(x(row.low), cy, x(row.high), cy, f"bar {NETWORK_COLOURS[i % 4]}")
-                canvas.dot(x(row.value), cy, NETWORK_COLOURS[i % 4], method_tooltip(row), 4)
+                canvas.line(x(row.low), cy, x(row.high), cy, f"bar {colours[i]}")
+                canvas.dot(x(row.value), cy, colours[i], method_tooltip(row), 4)
     return canvas.figure("truth_ranking", "ground-truth score of each method on each network")
 
 
@@ -126,19 +130,22 @@ def metric_figure(rows: Sequence[MethodScoreRow], network_name: str, question: s
     methods = [row for row in ranked if not row.is_trivial and not row.is_reference][:max_methods]
     displayed = [row for row in ranked if row.is_reference or row.is_trivial or row in methods]
     metrics = [metric for metric in WORLD_METRICS if any(row.metric == metric for row in subset)]
-    canvas = Canvas(WIDE_FIGURE_WIDTH, 50 + 18 * len(displayed))
-    canvas.text(8, 16, f"{network_name}, {question}", "title")
+    labels = NameLabels.of([head.method for head in displayed], MAX_NAME_WIDTH)
+    start = max(182.0, labels.width + 16)
+    heights = [labels.height(j, 18) for j in range(len(displayed))]
+    canvas = Canvas(round(WIDE_FIGURE_WIDTH + start - 182), round(50 + sum(heights)))
+    canvas.heading(f"{network_name}, {question}")
     column_width = (WIDE_FIGURE_WIDTH - 190) / max(len(metrics), 1)
     for i, metric in enumerate(metrics):
-        left = 182 + column_width * i
+        left = start + column_width * i
         x = Scale(MIN_DRAWN_SCORE, 1.0, left, left + column_width - 14)
         canvas.text(left, 32, metric, "soft")
         canvas.line(x(0), 38, x(0), canvas.height - 6, "zero")
         canvas.line(x(1), 38, x(1), canvas.height - 6, "axis")
         for j, head in enumerate(displayed):
-            cy = 48 + 18 * j
+            cy = 48 + sum(heights[:j]) + (heights[j] - 18) / 2
             if not i:
-                canvas.text(174, cy + 4, f"{head.method}", "soft" if head.is_trivial else "", "end", max_chars=25)
+                draw_label(canvas, start - 8, cy, labels.lines[j], "soft" if head.is_trivial else "", "end")
             row = next((r for r in subset if (r.method, r.stage, r.metric) == (head.method, head.stage, metric)), None)
             if row is not None and math.isfinite(row.value):
                 value, low, high = (x(max(v, MIN_DRAWN_SCORE)) for v in (row.value, row.low, row.high))

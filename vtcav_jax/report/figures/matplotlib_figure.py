@@ -15,7 +15,7 @@ from vtcav_jax.report.figures.svg import Figure
 SERIES = ("one", "two", "three", "four", "faint")
 LINE_WIDTHS = {"bar": 2.5, "cross": 2.0, "thin": 1.2, "halo": 3.0}
 DASHES = {"zero": (3, 3), "unsure": (4, 3)}
-UNFILLED = {"axis", "bar", "thin", "cross"}
+UNFILLED = {"axis", "bar", "thin", "cross", "route"}
 POINTS_PER_PIXEL = 72 / CSS_DPI
 TEXT_POINTS = 12 * POINTS_PER_PIXEL
 SCREEN_DPI = 120  # of the picture in a notebook

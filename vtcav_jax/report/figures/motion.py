@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from vtcav_jax.attribution.motion.summary import MAX_STATIC_SHARE, MIN_MOTION_SHARE, ShareInterval, format_clips
 from vtcav_jax.names import count_noun
 from vtcav_jax.report.effect_sizes import format_percent
+from vtcav_jax.report.figures.labels import MAX_ROW_NAME, Legend, NameLabels, draw_label
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, draw_left_axis, slug
+from vtcav_jax.report.figures.text_width import LINE_HEIGHT, text_width
 from vtcav_jax.runs.attribution_rows import ClassMotionRow, ClipMotionRow, ProfileRow
 
 SHARE_STYLES = {
@@ -25,8 +27,8 @@ def profile_figure(steps: Sequence[ProfileRow]) -> Figure:
     first, bottom = steps[0], 146
     canvas = Canvas(FIGURE_WIDTH, 190)
     y = fit_scale([v for row in steps for v in (row.mass, row.low, row.high)] + [1 / first.n_time_steps], bottom, 46)
-    canvas.text(8, 16, f"{first.target}: {first.method} at {first.stage}", "title", max_chars=48)
-    left = draw_left_axis(canvas, y, "share of the map; dashed: uniform map")
+    title = f"{first.target}: {first.method} at {first.stage}"
+    left = draw_left_axis(canvas, y, title, "share of the map; dashed: uniform map")
     x = Scale(0, first.n_time_steps, left, FIGURE_WIDTH - 8)
     canvas.line(left, y(1 / first.n_time_steps), FIGURE_WIDTH - 8, y(1 / first.n_time_steps), "zero")
     xs = [x(row.time_step + 0.5) for row in steps]
@@ -50,18 +52,20 @@ def class_motion_figure(rows: Sequence[ClassMotionRow]) -> Figure:
     """Draw the loss of score in edited clips of one question, over all clips and for each prediction."""
     largest = sorted(rows, key=lambda row: (row.answer != "", -row.n_clips))[: MAX_FIGURE_ANSWERS + 1]
     rows = [row for row in rows if row in largest]
-    canvas, first = Canvas(FIGURE_WIDTH, 74 + 52 * len(rows)), rows[0]
+    names = [f"{row.answer or 'all clips'}" for row in rows]
+    counts = [f"{count_noun(row.n_clips, 'clip')}, {count_noun(row.n_videos, 'video')}" for row in rows]
+    labels = NameLabels.of(names, MAX_ROW_NAME)
+    heights = [labels.height(i, 52) for i in range(len(rows))]
+    canvas, first = Canvas(FIGURE_WIDTH, 74 + sum(map(round, heights))), rows[0]
     shares = [_estimate(row, name) for row in rows for name in SHARE_STYLES]
-    x = _draw_axis(canvas, f"{first.target}: loss of score when clips are", 44, shares)
-    for i, (css_class, text) in enumerate(SHARE_STYLES.values()):
-        canvas.dot(14 + 116 * i, 30, css_class, text)
-        canvas.text(22 + 116 * i, 34, text, "soft", max_chars=16)
+    left = max(140.0, labels.width + 18, max(map(text_width, counts)) + 18)
+    x = _draw_axis(canvas, f"{first.target}: loss of score when clips are", 44, shares, left)
+    Legend.of(SHARE_STYLES.values(), FIGURE_WIDTH).draw(canvas, 30)
     for i, row in enumerate(rows):
-        y = 62 + 52 * i
-        canvas.text(8, y, row.answer or "all clips", "", max_chars=19)
-        canvas.text(
-            8, y + 15, f"{count_noun(row.n_clips, 'clip')}, {count_noun(row.n_videos, 'video')}", "soft", max_chars=22
-        )
+        y = 62 + sum(heights[:i])
+        for k, line in enumerate(labels.lines[i]):
+            canvas.text(8, y + LINE_HEIGHT * k, line)
+        canvas.text(8, y + 15 + LINE_HEIGHT * (len(labels.lines[i]) - 1), counts[i], "soft")
         for j, (name, (css_class, text)) in enumerate(SHARE_STYLES.items()):
             share = _estimate(row, name)
             _draw_share(canvas, x, y + 13 * j - 3, share, css_class, f"{text}: loss of score {format_share(*share)}")
@@ -72,16 +76,17 @@ def compared_motion_figure(target: str, labels: Sequence[str], runs: Sequence[Se
     """Draw the loss of score in shuffled clips of one question, with one mark per run."""
     first = sorted(runs[0], key=lambda row: (row.answer != "", -row.n_clips))[: MAX_FIGURE_ANSWERS + 1]
     answers = [row.answer for row in first if all(any(r.answer == row.answer for r in run) for run in runs)]
-    top, step = 30 + 14 * len(labels), 18 + 12 * len(labels)
-    canvas = Canvas(FIGURE_WIDTH, top + 26 + step * len(answers))
+    legend = Legend.of(((RUN_COLOURS[i % 4], name) for i, name in enumerate(labels)), FIGURE_WIDTH)
+    names = NameLabels.of([answer or "all clips" for answer in answers], MAX_ROW_NAME)
+    top, step = 30 + round(legend.height), 18 + 12 * len(labels)
+    heights = [max(step, names.height(i, 18)) for i in range(len(answers))]
+    canvas = Canvas(FIGURE_WIDTH, top + 26 + sum(map(round, heights)))
     shares = [_estimate(row, "drop_shuffled") for run in runs for row in run if row.answer in answers]
-    x = _draw_axis(canvas, f"{target}: loss of score, shuffled", top, shares)
-    for i, name in enumerate(labels):
-        canvas.dot(14, 30 + 14 * i, RUN_COLOURS[i % 4], name)
-        canvas.text(24, 34 + 14 * i, name, "soft", max_chars=48)
+    x = _draw_axis(canvas, f"{target}: loss of score, shuffled", top, shares, max(140.0, names.width + 18))
+    legend.draw(canvas, 30)
     for i, answer in enumerate(answers):
-        y = top + 14 + step * i
-        canvas.text(8, y + 6 * len(labels), answer or "all clips", "", max_chars=19)
+        y = top + 14 + sum(heights[:i])
+        draw_label(canvas, 8, y - 4 + 6 * len(labels), names.lines[i])
         for j, (name, run) in enumerate(zip(labels, runs)):
             row = next(r for r in run if r.answer == answer)
             estimate = _estimate(row, "drop_shuffled")
@@ -104,13 +109,14 @@ def clip_motion_figure(rows: Sequence[ClipMotionRow]) -> Figure:
     displayed = [ranked[i] for i in _even_indices(len(ranked))]
     canvas, first = Canvas(FIGURE_WIDTH, 66 + 8 * len(displayed)), rows[0]
     shares = [_estimate(row, "drop_shuffled") for row in displayed]
-    x = _draw_axis(canvas, f"{first.target}: loss of score, shuffled", 34, shares)
+    x = _draw_axis(canvas, f"{first.target}: loss of score, shuffled", 34, shares, 140)
     canvas.text(8, 46, f"{len(displayed)} of {count_noun(len(rows), 'clip')}", "soft")
     canvas.text(8, 62, "smallest loss first", "soft")
     for i, row in enumerate(displayed):
         value, low, high = _estimate(row, "drop_shuffled")
         share_text = format_share(value, low, high)
-        title = f"{row.clip}, {row.answer}: loss {share_text} of a score of {row.score:.3g}"
+        predicted = f" (prediction {row.prediction})" if row.prediction not in ("", row.answer) else ""
+        title = f"{row.clip}, {row.answer}{predicted}: loss {share_text} of a score of {row.score:.3g}"
         _draw_share(canvas, x, 42 + 8 * i, (value, low, high), "faint" if low <= 0 <= high else "two", title, 3)
     label = f"{first.target}: loss of score of each clip when its frames are shuffled"
     return canvas.figure(slug("motion_clips", first.target), label)
@@ -129,11 +135,11 @@ def _estimate(row: ClassMotionRow | ClipMotionRow, name: str) -> ShareInterval:
     return getattr(row, name), getattr(row, f"{name}_low"), getattr(row, f"{name}_high")
 
 
-def _draw_axis(canvas: Canvas, title: str, top: Number, shares: Iterable[ShareInterval]) -> Scale:
+def _draw_axis(canvas: Canvas, title: str, top: Number, shares: Iterable[ShareInterval], left: Number) -> Scale:
     """Draw the title, an axis that covers the shares, and the band between the thresholds of the motion verdict."""
     drawn = [min(max(value, MIN_DRAWN_SHARE), MAX_DRAWN_SHARE) for share in shares for value in share if value == value]
-    x, bottom = fit_scale([*drawn, MIN_MOTION_SHARE], 140, FIGURE_WIDTH - 22), canvas.height - 22
-    canvas.text(8, 16, title, "title", max_chars=48)
+    x, bottom = fit_scale([*drawn, MIN_MOTION_SHARE], left, FIGURE_WIDTH - 22), canvas.height - 22
+    canvas.heading(title)
     canvas.rect(
         x(MAX_STATIC_SHARE),
         top,

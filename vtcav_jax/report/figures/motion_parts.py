@@ -42,7 +42,7 @@ def _curves_figure(
     top = 30 + 16 * len(curves)
     bottom, thresholds = top + 130, sorted({row.threshold_sd for row in rows})
     canvas = Canvas(FIGURE_WIDTH, bottom + 44)
-    canvas.text(8, 16, f"{name}: {kind}", "title", max_chars=48)
+    canvas.heading(f"{name}: {kind}")
     x = Scale(thresholds[0] - 0.2, thresholds[-1] + 0.2, 52, FIGURE_WIDTH - 8)
     y = Scale(0, 1, bottom, top)
     for share in (0, 0.25, 0.5, 0.75, 1):
@@ -54,7 +54,7 @@ def _curves_figure(
     width = thresholds[-1] - thresholds[0]
     for i, (measure, (css_class, text)) in enumerate(curves.items()):
         canvas.dot(14, 28 + 16 * i, css_class, text)
-        canvas.text(24, 32 + 16 * i, text, "soft", max_chars=54)
+        canvas.text(24, 32 + 16 * i, text, "soft")
         shift = OFFSET * width * (i - (len(curves) - 1) / 2) / len(curves)
         points = [row for row in rows if row.measure == measure and not math.isnan(row.mean)]
         if len(points) > 1:

@@ -1,18 +1,22 @@
 """Figures of a class feature pyramid: its graph, the ablation of its channels and the stability of the selection."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vtcav_jax.names import count_noun
+from vtcav_jax.pyramid.graph import ROOT_NODE
 from vtcav_jax.report.effect_sizes import format_number, format_p, format_percent, format_range
+from vtcav_jax.report.figures.labels import MAX_ROW_NAME, NameLabels, draw_label
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, draw_left_axis, slug
+from vtcav_jax.report.figures.text_width import text_width
 from vtcav_jax.report.text.pyramid import exceeds_chance, format_node_share, level_name
 from vtcav_jax.runs.pyramid_rows import AblationRow, EdgeRow, NodeRow, PyramidFacts
 
 MAX_DRAWN_EDGES, MAX_DRAWN_NODES = 30, 40  # per level
-LEVEL_PITCH, NODE_PITCH, GRAPH_TOP = 136, 26, 44  # pixels
+NODE_PITCH, GRAPH_TOP = 26, 44  # pixels
+GUTTER, COLUMN_MARGIN = 84, 6  # pixels between columns, where edges are sloped, and beside the names of a column
 MIN_NODE_RADIUS, MAX_NODE_RADIUS, MAX_EDGE_WIDTH = 4.0, 11.0, 7.0  # pixels
 
 
@@ -46,38 +50,76 @@ def select_displayed(facts: PyramidFacts, kernels: Sequence[NodeRow], edges: Seq
     return DisplayedGraph(tuple(nodes), tuple(displayed_edges), tuple(omitted))
 
 
+@dataclass(frozen=True)
+class MarkPlace:
+    """Place of a mark of the graph, and the heights and widths that its edges keep free of names.
+
+    Edges to the mark arrive at `entry`, left of everything in its column, and run to the mark on its own height. Those
+    from it start at `label_end` and leave the column on that height too, at `exit`, right of everything in it. They
+    are sloped between two columns only, where nothing is written.
+    """
+
+    x: Number
+    y: Number
+    radius: Number
+    label: str
+    label_end: Number
+    entry: Number
+    exit: Number
+
+    def route_to(self, child: "MarkPlace") -> list[tuple[Number, Number]]:
+        """Return the points of an edge from this mark to one of the next column."""
+        return [
+            (self.label_end, self.y),
+            (self.exit, self.y),
+            (child.entry, child.y),
+            (child.x - child.radius, child.y),
+        ]
+
+
 def pyramid_graph_figure(facts: PyramidFacts, displayed: DisplayedGraph, prefix: str) -> Figure:
     """Draw the target on the left, then the levels; marks link to the anchor `prefix` + node number."""
     columns = [
         _column(level, [row for row in displayed.kernels if row.level == i]) for i, level in enumerate(facts.levels)
     ]
     n_rows = max([len(column) for column in columns], default=1)
-    canvas = Canvas(LEVEL_PITCH * len(columns) + 100, GRAPH_TOP + NODE_PITCH * n_rows + 16)
     middle = GRAPH_TOP + NODE_PITCH * n_rows / 2
-    positions: dict[int, tuple[Number, Number]] = {-1: (22.0, middle)}
-    for i, column in enumerate(columns):
-        x, y = 22 + LEVEL_PITCH * (i + 1) - 20, middle - NODE_PITCH * (len(column) - 1) / 2
+    score_end = 8 + text_width("score")
+    places = {ROOT_NODE: MarkPlace(22.0, middle, 10, "score", 32.0, 0.0, max(32.0, score_end) + COLUMN_MARGIN)}
+    max_relevance = max([row.relevance for row in displayed.kernels], default=1.0) or 1.0
+    stage_names: list[tuple[Number, Number, str]] = []
+    left = places[ROOT_NODE].exit + GUTTER
+    for column in columns:
+        x, y = left + MAX_NODE_RADIUS + COLUMN_MARGIN, middle - NODE_PITCH * (len(column) - 1) / 2
+        marks: dict[int, tuple[Number, Number, str, Number]] = {}
+        right = x
         for j, entry in enumerate(column):
             if isinstance(entry, NodeRow):
-                positions[entry.node] = (x, y + NODE_PITCH * j)
+                radius = max(MIN_NODE_RADIUS, MAX_NODE_RADIUS * math.sqrt(max(entry.relevance, 0) / max_relevance))
+                label = f"#{entry.channel}  {format_node_share(entry.relevance)}"
+                label_end = x + radius + 4 + text_width(label)
+                marks[entry.node] = y + NODE_PITCH * j, round(radius, 1), label, label_end + 4
+                right = max(right, label_end + 4)
             else:
-                canvas.text(x - 16, y + NODE_PITCH * j + 6, entry, "soft", max_chars=19)
-    _draw_edges(canvas, facts, displayed, positions)
-    canvas.text(8, 16, facts.target, "title", max_chars=40)
-    canvas.text(8, 32, "class score, then channels by level", "soft", max_chars=68)
+                stage_names.append((left, y + NODE_PITCH * j + 6, entry))
+                right = max(right, left + text_width(entry))
+        places |= {node: MarkPlace(x, *mark, left, right + COLUMN_MARGIN) for node, mark in marks.items()}
+        left = right + COLUMN_MARGIN + GUTTER
+    canvas = Canvas(round(left - GUTTER) + 8, GRAPH_TOP + NODE_PITCH * n_rows + 16)
+    _draw_edges(canvas, facts, displayed, places)
+    for x, y, name in stage_names:
+        canvas.text(x, y, name, "soft")
+    canvas.heading(facts.target, "class score, then channels by level")
     canvas.dot(22, middle, "ink paper", facts.target, 10)
     canvas.text(8, middle + 26, "score", "soft")
-    max_relevance = max([row.relevance for row in displayed.kernels], default=1.0) or 1.0
     for row in displayed.kernels:
-        x, y = positions[row.node]
-        radius = round(max(MIN_NODE_RADIUS, MAX_NODE_RADIUS * math.sqrt(max(row.relevance, 0) / max_relevance)), 1)
+        place = places[row.node]
         title = f"{row.stage} #{row.channel}: {format_node_share(row.relevance, row.relevance_low, row.relevance_high)}"
         with canvas.link(f"{prefix}{row.node}", f"node n{row.node}"):
-            canvas.rect(x - 16, y - NODE_PITCH / 2, LEVEL_PITCH - 40, NODE_PITCH, "paper", opacity=0)
-            canvas.dot(x, y, "one" if row.relevance_low > 0 else "faint", title, radius)
-            name = f"#{row.channel}  {format_node_share(row.relevance)}"
-            canvas.rect(x + radius + 2, y - 8, 7 * len(name), 16, "paper", opacity=0.8)
-            canvas.text(x + radius + 4, y + 4, name, "halo")
+            width = place.exit - place.entry
+            canvas.rect(place.entry, place.y - NODE_PITCH / 2, width, NODE_PITCH, "paper", opacity=0)
+            canvas.dot(place.x, place.y, "one" if row.relevance_low > 0 else "faint", title, place.radius)
+            canvas.text(place.x + place.radius + 4, place.y + 4, place.label)
     label = f"{facts.target}: graph of {count_noun(len(displayed.kernels), 'channel')}, level by level"
     return canvas.figure(slug("pyramid", facts.target), label)
 
@@ -91,19 +133,20 @@ def _column(level: Sequence[str], kernels: Sequence[NodeRow]) -> list[NodeRow | 
 
 
 def _draw_edges(
-    canvas: Canvas, facts: PyramidFacts, displayed: DisplayedGraph, positions: dict[int, tuple[Number, Number]]
+    canvas: Canvas, facts: PyramidFacts, displayed: DisplayedGraph, places: Mapping[int, MarkPlace]
 ) -> None:
     """Draw edges, the widest last; grey: negative share; dashed: interval contains 0."""
-    names = {row.node: f"{row.stage} #{row.channel}" for row in displayed.kernels} | {-1: facts.target}
+    names = {row.node: f"{row.stage} #{row.channel}" for row in displayed.kernels} | {ROOT_NODE: facts.target}
     max_share = max([abs(row.share) for row in displayed.edges], default=1.0) or 1.0
     for row in sorted(displayed.edges, key=lambda row: (row.share > 0, abs(row.share))):
         css_class = "one" if row.share > 0 else "faint"
+        css_class += " route"
         css_class += " unsure" if row.share_low <= 0 <= row.share_high else ""
         css_class += f" e{row.child}" + (f" e{row.parent}" if row.parent >= 0 else "")
         share_text = format_node_share(row.share, row.share_low, row.share_high)
         title = f"{share_text} of {names[row.parent]} through {names[row.child]}"
         width = max(0.7, MAX_EDGE_WIDTH * abs(row.share) / max_share)
-        canvas.line(*positions[row.parent], *positions[row.child], css_class, title, width)
+        canvas.path(places[row.parent].route_to(places[row.child]), css_class, title, width)
 
 
 def ablation_figure(rows: Sequence[AblationRow]) -> Figure:
@@ -123,9 +166,8 @@ def ablation_figure(rows: Sequence[AblationRow]) -> Figure:
         )
     ]
     y = fit_scale(values, bottom, 54)
-    left = draw_left_axis(canvas, y, "fall of the score without channels")
+    left = draw_left_axis(canvas, y, f"{first.target}: {first.stage}", "fall of the score without channels")
     x = Scale(0, max(len(rows), 2) - 1, left + 12, right - 10)
-    canvas.text(8, 16, f"{first.target}: {first.stage}", "title", max_chars=46)
     for i, (css_class, text) in enumerate((("one", "of the pyramid"), ("faint", "random channels"))):
         canvas.dot(14 + 110 * i, 42, css_class, text)
         canvas.text(22 + 110 * i, 46, text, "soft")
@@ -156,18 +198,20 @@ def ablation_figure(rows: Sequence[AblationRow]) -> Figure:
 
 def stability_figure(facts: PyramidFacts) -> Figure:
     """Draw, by level, the overlap of selections between single clips and under noise."""
-    canvas = Canvas(FIGURE_WIDTH, 74 + 30 * len(facts.levels))
-    x, bottom = Scale(0, 1, 138, FIGURE_WIDTH - 18), canvas.height - 24
-    canvas.text(8, 16, f"{facts.target}: overlap of selections", "title", max_chars=46)
+    labels = NameLabels.of(map(level_name, facts.levels), MAX_ROW_NAME)
+    heights = [labels.height(i, 30) for i in range(len(facts.levels))]
+    canvas = Canvas(FIGURE_WIDTH, 74 + sum(map(round, heights)))
+    x, bottom = Scale(0, 1, max(138.0, labels.width + 20), FIGURE_WIDTH - 18), canvas.height - 24
+    canvas.heading(f"{facts.target}: overlap of selections")
     for i, (css_class, text) in enumerate((("one", "pairs of single clips"), ("two", "noisy copies"))):
         canvas.dot(14 + 150 * i, 32, css_class, text)
         canvas.text(22 + 150 * i, 36, text, "soft")
     for value in (0, 0.25, 0.5, 0.75, 1):
         canvas.line(x(value), 46, x(value), bottom, "axis")
         canvas.text(x(value), canvas.height - 8, f"{format_tick(100 * value)} %", "soft", "middle")
-    for i, (names, overlap) in enumerate(zip(facts.levels, facts.stability)):
-        y = 62 + 30 * i
-        canvas.text(8, y + 4, level_name(names), "", max_chars=19)
+    for i, overlap in enumerate(facts.stability):
+        y = 62 + sum(heights[:i]) + (heights[i] - 30) / 2
+        draw_label(canvas, 8, y, labels.lines[i])
         if not math.isnan(overlap):
             canvas.dot(x(overlap), y - 5, "one", f"pairs of single clips: {format_percent(overlap)}")
         noisy = facts.noise_stability[i] if i < len(facts.noise_stability) else ()

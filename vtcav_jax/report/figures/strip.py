@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 
 from vtcav_jax import atomic
 from vtcav_jax.names import safe_filename
+from vtcav_jax.report.animation.lettering import FONT_SIZE, wrap
 from vtcav_jax.report.animation.overlay import Panel, blend_map
 from vtcav_jax.report.colormaps import color_table
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 STRIP_FORMATS = ("svg", "pdf", "png")
 FRAME_INCHES, LABEL_INCHES, SCALE_INCHES = 1.1, 1.2, 0.75
+LABEL_POINTS = 7  # size of letters
+LABEL_PIXELS = int(LABEL_INCHES * 72 * FONT_SIZE / LABEL_POINTS)  # of the letters that `wrap` measures
 DPI = 300
 ENLARGED_SIDE = 256  # pixels of a frame whose map is blended, so that maps are smooth
 
@@ -45,8 +48,8 @@ def draw_strip(
     figure.set_layout_engine(ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.0, hspace=0.0))
     axes = figure.subplots(len(rows), len(widths), squeeze=False, width_ratios=widths)
     for i, row in enumerate(rows):
-        title = "clip" if i == 0 else panels[i - 1].title.replace(" @", "\nat ")
-        axes[i, 0].text(1.0, 0.5, title, ha="right", va="center", fontsize=7)
+        title = "clip" if i == 0 else "\n".join(wrap(panels[i - 1].title.replace(" @", "\nat "), LABEL_PIXELS))
+        axes[i, 0].text(1.0, 0.5, title, ha="right", va="center", fontsize=LABEL_POINTS, parse_math=False)
         for j, picture in enumerate(row):
             axes[i, j + 1].imshow(picture, interpolation="nearest" if i == 0 else "antialiased")
             if i == 0:

@@ -13,6 +13,7 @@ from markupsafe import escape
 
 from vtcav_jax.assets import read_asset
 from vtcav_jax.atomic import write_text
+from vtcav_jax.report.figures.text_width import LINE_HEIGHT, wrap_text
 
 # Distinguishable with colour vision deficiency, on light and dark backgrounds
 THEME_CSS = read_asset("vtcav_jax.report", "theme.css")
@@ -20,6 +21,7 @@ FIGURE_CSS = read_asset("vtcav_jax.report", "figure.css")
 
 
 Number = int | float
+MARGIN = 8  # pixels, on both sides of a figure
 
 
 @dataclass(frozen=True)
@@ -63,14 +65,6 @@ class Figure:
         )
 
 
-def shorten(text: str, max_chars: int) -> str:
-    """Return the text with an ellipsis in its middle if it is longer: names of one kind differ at their ends."""
-    if len(text) <= max_chars:
-        return text
-    tail = max_chars // 2
-    return f"{text[: max_chars - 1 - tail]}…{text[len(text) - tail :]}"
-
-
 @dataclass
 class Canvas:
     """SVG elements in drawing order, in pixels."""
@@ -78,17 +72,23 @@ class Canvas:
     width: int
     height: int
     elements: list[str] = field(default_factory=list)
+    title_lines: list[str] = field(default_factory=list)
+    subtitle_lines: list[str] = field(default_factory=list)
+
+    def heading(self, title: str, subtitle: str = "") -> None:
+        """Write the title in the first 22 pixels, and the subtitle in the next 16.
+
+        Further lines of both move down everything else.
+        """
+        most = self.width - 2 * MARGIN
+        self.title_lines = wrap_text(title, most, bold=True)
+        self.subtitle_lines = wrap_text(subtitle, most) if subtitle else []
 
     def line(
         self, x1: Number, y1: Number, x2: Number, y2: Number, css_class: str, title: str = "", width: Number = 0
     ) -> None:
         """Draw a line; a width of 0 is that of the CSS class."""
-        title_element = f"<title>{escape(title)}</title>" if title else ""
-        width_attribute = f' stroke-width="{width:.1f}"' if width else ""
-        self.elements.append(
-            f'<path d="M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}" class="{css_class}"{width_attribute}>'
-            f"{title_element}</path>"
-        )
+        self.path([(x1, y1), (x2, y2)], css_class, title, width)
 
     @contextmanager
     def link(self, anchor: str, css_class: str) -> Iterator[None]:
@@ -97,9 +97,23 @@ class Canvas:
         yield
         self.elements.append("</a>")
 
-    def path(self, points: Sequence[tuple[Number, Number]], css_class: str, *, closed: bool = False) -> None:
+    def path(
+        self,
+        points: Sequence[tuple[Number, Number]],
+        css_class: str,
+        title: str = "",
+        width: Number = 0,
+        *,
+        closed: bool = False,
+    ) -> None:
+        """Draw straight lines from point to point; a width of 0 is that of the CSS class."""
         coordinates = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
-        self.elements.append(f'<path d="M{coordinates}{"Z" if closed else ""}" class="{css_class}"/>')
+        title_element = f"<title>{escape(title)}</title>" if title else ""
+        width_attribute = f' stroke-width="{width:.1f}"' if width else ""
+        self.elements.append(
+            f'<path d="M{coordinates}{"Z" if closed else ""}" class="{css_class}"{width_attribute}>'
+            f"{title_element}</path>"
+        )
 
     def rect(
         self, x: Number, y: Number, w: Number, h: Number, css_class: str, title: str = "", opacity: Number = 1
@@ -125,19 +139,24 @@ class Canvas:
             f"<title>{escape(title)}</title></path>"
         )
 
-    def text(
-        self, x: Number, y: Number, text: str, css_class: str = "", anchor: str = "start", max_chars: int = 0
-    ) -> None:
-        """Draw text of at most `max_chars` characters (0: any length); the title of shortened text is complete."""
-        shortened = text if not max_chars else shorten(text, max_chars)
-        title = f"<title>{escape(text)}</title>" if shortened != text else ""
+    def text(self, x: Number, y: Number, text: str, css_class: str = "", anchor: str = "start") -> None:
+        """Draw one line; `wrap_text` returns those of a longer text."""
         self.elements.append(
-            f'<text x="{x:.1f}" y="{y:.1f}" class="{css_class}" text-anchor="{anchor}">'
-            f"{escape(shortened)}{title}</text>"
+            f'<text x="{x:.1f}" y="{y:.1f}" class="{css_class}" text-anchor="{anchor}">{escape(text)}</text>'
         )
 
     def figure(self, name: str, label: str) -> Figure:
-        return Figure(name, label, self.width, self.height, tuple(self.elements))
+        """Return the figure, with the headings above everything that was drawn."""
+        header = Canvas(self.width, 0)
+        for i, line in enumerate(self.title_lines):
+            header.text(MARGIN, 16 + LINE_HEIGHT * i, line, "title")
+        further = max(len(self.title_lines) - 1, 0) * LINE_HEIGHT
+        for i, line in enumerate(self.subtitle_lines):
+            header.text(MARGIN, 32 + further + LINE_HEIGHT * i, line, "soft")
+        further += max(len(self.subtitle_lines) - 1, 0) * LINE_HEIGHT
+        drawn = [f'<g transform="translate(0.0 {further:.1f}) rotate(0)">', *self.elements, "</g>"] if further else []
+        elements = (*header.elements, *(drawn or self.elements))
+        return Figure(name, label, math.ceil(self.width), math.ceil(self.height) + further, elements)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,19 @@ from vtcav_jax.report.effect_sizes import (
     format_range,
     primary_tests,
 )
+from vtcav_jax.report.figures.labels import (
+    MAX_NAME_WIDTH,
+    MAX_ROW_NAME,
+    Legend,
+    NameLabels,
+    column_label_size,
+    column_pitch,
+    draw_column_label,
+    draw_label,
+)
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
 from vtcav_jax.report.figures.tcav_groups import FIGURE_WIDTH, draw_left_axis, draw_stage_names, group_effect
+from vtcav_jax.report.figures.text_width import LINE_HEIGHT, wrap_text
 from vtcav_jax.runs.tcav_depth_rows import GroupEffectRow
 from vtcav_jax.runs.tcav_rows import ScoreRow
 from vtcav_jax.tcav.experiment.verdicts import is_finding
@@ -58,18 +69,17 @@ def depth_figure(
     """
     negatives, primary = primary_tests(rows)
     clip_types, stages = _distinct(row.clip_type for row in primary), _distinct(row.stage for row in rows)
-    canvas, bottom = Canvas(FIGURE_WIDTH, 252), 202
+    series = [*clip_types, *(["random sets"] if random_sets else [])]
+    legend = Legend.of(((clip_type_colour(n) if n in clip_types else "faint", n) for n in series), FIGURE_WIDTH)
+    top = 46 + round(legend.height)
+    canvas, bottom = Canvas(FIGURE_WIDTH, top + 190), top + 140
     values = [
         value for row in [*primary, *primary_tests(same_scale_rows)[1]] for value in effect_size(row, statistic).numbers
     ]
-    y = fit_scale([*values, *(group_effect(row, statistic)[0] for row in random_sets)], bottom, 62)
+    y = fit_scale([*values, *(group_effect(row, statistic)[0] for row in random_sets)], bottom, top)
     first = rows[0]
-    left = draw_left_axis(canvas, y, f"{first.target}: {unit}")
-    canvas.text(8, 16, f"{first.concept} (compared with {negatives})", "title", max_chars=48)
-    series = [*clip_types, *(["random sets"] if random_sets else [])]
-    for k, name in enumerate(series):
-        canvas.dot(14 + 80 * k, 46, clip_type_colour(name) if name in clip_types else "faint", name)
-        canvas.text(23 + 80 * k, 50, name, "soft", max_chars=11)
+    left = draw_left_axis(canvas, y, f"{first.concept} (compared with {negatives})", f"{first.target}: {unit}")
+    legend.draw(canvas, 46)
     pitch = (FIGURE_WIDTH - 8 - left) / max(len(stages), 1)
     draw_stage_names(canvas, stages, left, pitch, bottom)
     for i, stage in enumerate(stages):
@@ -122,26 +132,33 @@ def draw_mark(canvas: Canvas, row: ScoreRow, x: Number, y: Number, css_class: st
 def static_dynamic_figure(rows: Sequence[ScoreRow], statistic: str, unit: str) -> Figure:
     """Draw the effects of static and dynamic clips of one concept, and of dynamic clips vs controls, by stage."""
     stages = _distinct(row.stage for row in rows)
-    height = 60 + sum(24 + 19 * sum(row.stage == stage for row in rows) for stage in stages) + 26
-    canvas, first = Canvas(FIGURE_WIDTH, height), rows[0]
-    x = fit_scale([value for row in rows for value in effect_size(row, statistic).numbers], 148, FIGURE_WIDTH - 12)
-    canvas.text(8, 16, first.concept, "title", max_chars=44)
-    canvas.text(8, 32, f"{first.target}: {unit}", "soft", max_chars=52)
+    names = NameLabels.of([comparison_name(row.clip_type, row.negatives) for row in rows], MAX_ROW_NAME)
+    lines_of = dict(zip(map(id, rows), names.lines))
+    stage_lines = {stage: wrap_text(stage, FIGURE_WIDTH - 16) for stage in stages}
+    further = sum(len(lines) - 1 for lines in (*stage_lines.values(), *names.lines)) * LINE_HEIGHT
+    height = 60 + 24 * len(stages) + 19 * len(rows) + further + 26
+    canvas, first, left = Canvas(FIGURE_WIDTH, height), rows[0], max(148.0, names.width + 28)
+    x = fit_scale([value for row in rows for value in effect_size(row, statistic).numbers], left, FIGURE_WIDTH - 12)
+    canvas.heading(first.concept, f"{first.target}: {unit}")
     for value in x.ticks:
         canvas.line(x(value), 42, x(value), height - 26, "axis" if value else "zero")
         canvas.text(x(value), height - 12, format_tick(value), "soft", "middle")
     y = 42.0
     for stage in stages:
         y += 22
-        canvas.text(8, y, stage, "soft", max_chars=24)
+        for line in stage_lines[stage]:
+            canvas.text(8, y, line, "soft")
+            y += LINE_HEIGHT
+        y -= LINE_HEIGHT
         for row in (row for row in rows if row.stage == stage):
-            y += 19
+            half = LINE_HEIGHT * (len(lines_of[id(row)]) - 1) / 2
+            y += 19 + half
             e = effect_size(row, statistic)
-            name = comparison_name(row.clip_type, row.negatives)
-            canvas.text(18, y + 4, name, "" if e.significant else "soft", max_chars=20)
+            draw_label(canvas, 18, y, lines_of[id(row)], "" if e.significant else "soft")
             if not math.isnan(e.null_low):
                 canvas.rect(x(e.null_low), y - 7, x(e.null_high) - x(e.null_low), 14, "null", NULL_TITLE)
             if math.isnan(e.value):
+                y += half
                 continue
             css_class = (
                 (clip_type_colour(row.clip_type) if row.comparison != "motion" else "three")
@@ -151,6 +168,7 @@ def static_dynamic_figure(rows: Sequence[ScoreRow], statistic: str, unit: str) -
             if not math.isnan(e.low):
                 canvas.line(x(e.low), y, x(e.high), y, f"bar {css_class}")
             draw_mark(canvas, row, x(e.value), y, css_class, effect_tooltip(row, e))
+            y += half
         y += 2
     label = f"{first.target}: effect of static and dynamic clips of {first.concept}, and of its motion"
     return canvas.figure(slug("motion", first.target, first.concept), label)
@@ -163,9 +181,13 @@ def sign_count_figure(rows: Sequence[ScoreRow], random_sets: Sequence[GroupEffec
     """
     negatives, primary = primary_tests(rows)
     random_types = _distinct(row.clip_type for row in random_sets)
-    canvas = Canvas(FIGURE_WIDTH, 76 + 22 * (len(primary) + len(random_types)))
-    x, first = Scale(0, 1, 156, FIGURE_WIDTH - 16), rows[0]
-    canvas.text(8, 16, f"{first.stage} (compared with {negatives})", "title", max_chars=48)
+    names = [f"{row.concept}, {row.clip_type}" for row in primary] + [f"random sets, {name}" for name in random_types]
+    labels = NameLabels.of(names, MAX_ROW_NAME)
+    heights = [labels.height(i, 22) for i in range(len(names))]
+    middles = [40 + sum(heights[:i]) + (heights[i] - 22) / 2 for i in range(len(names))]
+    canvas = Canvas(FIGURE_WIDTH, 76 + sum(map(round, heights)))
+    x, first = Scale(0, 1, max(120.0, labels.width + 20), FIGURE_WIDTH - 16), rows[0]
+    canvas.heading(f"{first.stage} (compared with {negatives})")
     for value in (0, 0.25, 0.5, 0.75, 1):
         canvas.line(x(value), 28, x(value), canvas.height - 42, "zero" if value == 0.5 else "axis")
         canvas.text(x(value), canvas.height - 26, f"{value:g}", "soft", "middle")
@@ -176,7 +198,7 @@ def sign_count_figure(rows: Sequence[ScoreRow], random_sets: Sequence[GroupEffec
         comparison = comparison_name(row.clip_type, row.negatives)
         title = f"{row.concept}, {comparison}: {format_number(row.tcav_score)} (95 % CI {interval}), {row.verdict}"
         _draw_score_bar(
-            *(canvas, x, 40 + 22 * i, f"{row.concept}, {row.clip_type}", row.tcav_score),
+            *(canvas, x, middles[i], labels.lines[i], row.tcav_score),
             *(row.tcav_score_low, row.tcav_score_high),
             *(clip_type_colour(row.clip_type) if significant else "faint", title),
         )
@@ -185,8 +207,8 @@ def sign_count_figure(rows: Sequence[ScoreRow], random_sets: Sequence[GroupEffec
         low, mean, high = min(scores), sum(scores) / len(scores), max(scores)
         sets = count_noun(len(scores), "random set")
         title = f"{sets}, {clip_type}: mean {format_number(mean)}, {format_range(low, high)}"
-        name = f"random sets, {clip_type}"
-        _draw_score_bar(canvas, x, 40 + 22 * (len(primary) + i), name, mean, low, high, "faint", title)
+        place = len(primary) + i
+        _draw_score_bar(canvas, x, middles[place], labels.lines[place], mean, low, high, "faint", title)
     return canvas.figure(slug("scores", first.target, first.stage), f"{first.target}: TCAV scores at {first.stage}")
 
 
@@ -194,14 +216,14 @@ def _draw_score_bar(
     canvas: Canvas,
     x: Scale,
     y: Number,
-    name: str,
+    lines: Sequence[str],
     score: float,
     low: float,
     high: float,
     css_class: str,
     title: str,
 ) -> None:
-    canvas.text(8, y + 4, name, "soft" if css_class == "faint" else "", max_chars=22)
+    draw_label(canvas, 8, y, lines, "soft" if css_class == "faint" else "")
     bar_width = max(x(score) - x(0), 3)  # a score of 0 must remain visible
     canvas.rect(x(0), y - 7, bar_width, 14, f"fill {css_class}", title)
     if not math.isnan(low):
@@ -210,17 +232,16 @@ def _draw_score_bar(
 
 def cosine_heatmap(names: Sequence[str], cosines: Float[np.ndarray, "n n"], stage: str, comparison: str) -> Figure:
     """Draw the cosines between concept vectors; cells with NaN stay empty."""
-    n, left = len(names), 118
-    cell = min(34.0, (FIGURE_WIDTH - left - 8) / n)
-    canvas = Canvas(FIGURE_WIDTH, int(30 + cell * n + 98))
+    n, labels = len(names), NameLabels.of(names, MAX_NAME_WIDTH)
+    label_width, label_height = column_label_size(labels)
+    left = max(60.0, labels.width + 14, label_width - 10)
+    cell = max(min(34.0, (FIGURE_WIDTH - left - 8) / n), column_pitch(labels))
+    canvas = Canvas(round(max(FIGURE_WIDTH, left + cell * n + 8)), round(30 + cell * n + label_height + 16))
     negatives = {"absolute": "vectors vs random", "relative": "vectors vs others"}.get(comparison, comparison)
-    canvas.text(8, 16, f"{stage}, {negatives}", "title", max_chars=44)
+    canvas.heading(f"{stage}, {negatives}")
     for i, name in enumerate(names):
-        canvas.text(left - 6, 30 + cell * (i + 0.5) + 4, name, "soft", "end", max_chars=17)
-        x, y = left + cell * (i + 0.5) + 4, 36 + cell * n
-        canvas.elements.append(f'<g transform="translate({x:.1f} {y:.1f}) rotate(-60)">')
-        canvas.text(0, 0, name, "soft", "end", max_chars=14)
-        canvas.elements.append("</g>")
+        draw_label(canvas, left - 6, 30 + cell * (i + 0.5), labels.lines[i], "soft", "end")
+        draw_column_label(canvas, left + cell * (i + 0.5), 38 + cell * n, labels.lines[i], "soft", "end")
         for j, value in enumerate(cosines[i]):
             if math.isnan(value):
                 continue
@@ -240,7 +261,9 @@ def derivative_profile_figure(row: ScoreRow, values: Float[np.ndarray, "n t"]) -
     low, middle, high = (profile.tolist() for profile in profiles)
     y = fit_scale([*low, *middle, *high], bottom, 46)
     t = values.shape[1]
-    left = draw_left_axis(canvas, y, "contribution to the derivative")
+    comparison = comparison_name(row.clip_type, row.negatives)
+    title = f"{row.concept}, {comparison}, {row.stage}"
+    left = draw_left_axis(canvas, y, title, "contribution to the derivative")
     x = Scale(0, t, left, FIGURE_WIDTH - 8)
     css_class = clip_type_colour(row.clip_type) if is_finding(row) else "faint"
     xs = [x(i + 0.5) for i in range(t)]
@@ -249,8 +272,6 @@ def derivative_profile_figure(row: ScoreRow, values: Float[np.ndarray, "n t"]) -
     canvas.path(list(zip(xs, map(y, middle))), f"bar {css_class}")
     for i, value in enumerate(middle):
         canvas.dot(xs[i], y(value), css_class, f"time step {i + 1} of {t}: {format_number(float(value))}", 3)
-    comparison = comparison_name(row.clip_type, row.negatives)
-    canvas.text(8, 16, f"{row.concept}, {comparison}, {row.stage}", "title", max_chars=48)
     canvas.text(left, bottom + 18, "start of clip", "soft")
     canvas.text(FIGURE_WIDTH - 8, bottom + 18, "end of clip", "soft", "end")
     name = slug("time", row.target, row.concept, row.clip_type, row.negatives, row.stage)

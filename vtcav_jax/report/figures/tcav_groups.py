@@ -14,6 +14,16 @@ from vtcav_jax.report.effect_sizes import (
     format_signed,
     primary_tests,
 )
+from vtcav_jax.report.figures.labels import (
+    COLUMN_ANGLE,
+    MAX_NAME_WIDTH,
+    Legend,
+    NameLabels,
+    column_label_size,
+    column_pitch,
+    draw_column_label,
+    draw_label,
+)
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
 from vtcav_jax.runs.tcav_depth_rows import GroupEffectRow
 from vtcav_jax.runs.tcav_rows import Saha2024Row, ScoreRow
@@ -65,23 +75,24 @@ def _class_concept_figure(
     first: int,
 ) -> Figure:
     targets = list(dict.fromkeys(row.target for row in rows))
-    left, top, height = 104, 84, 24
-    width = min(46.0, (FIGURE_WIDTH - left - 34) / len(columns))
-    canvas = Canvas(FIGURE_WIDTH, top + height * len(targets) + 10)
-    for concept in dict.fromkeys(concept for concept, _ in columns):
-        numbers = [i for i, column in enumerate(columns) if column[0] == concept]
-        x, span = left + width * numbers[0], width * len(numbers)
-        canvas.text(x + 2, 16, concept, "title", max_chars=max(3, int(span / 6.8)))
-        canvas.line(x + 1, 22, x + span - 3, 22, "axis")
-    for i, (_, kind) in enumerate(columns):
-        canvas.elements.append(f'<g transform="translate({left + width * (i + 0.5) + 4:.1f} {top - 6}) rotate(-60)">')
-        canvas.text(0, 0, kind, "soft", max_chars=10)
-        canvas.elements.append("</g>")
-    findings_x = left + width * len(columns) + 8
-    canvas.text(findings_x, top - 6, "sum", "soft")
+    row_labels = NameLabels.of(targets, MAX_NAME_WIDTH)
+    column_labels = NameLabels.of([", ".join(column) for column in columns], MAX_NAME_WIDTH)
+    left, (label_width, label_height) = max(60.0, row_labels.width + 14), column_label_size(column_labels)
+    top = round(label_height) + 14
+    room = (FIGURE_WIDTH - left - 34) / len(columns), (FIGURE_WIDTH - left - label_width) / (len(columns) - 0.5)
+    width = max(min(46.0, *room), column_pitch(column_labels))
+    heights = [row_labels.height(j, 24) for j in range(len(targets))]
+    right = left + width * len(columns)
+    canvas = Canvas(
+        round(max(FIGURE_WIDTH, right + 34, right - width / 2 + label_width)), round(top + sum(heights)) + 10
+    )
+    for i, lines in enumerate(column_labels.lines):
+        draw_column_label(canvas, left + width * (i + 0.5), top - 8, lines, "soft", "start")
+    findings_x = right + 8
+    canvas.text(findings_x, top + sum(heights) + 6, "sum", "soft")
     for j, target in enumerate(targets):
-        y = top + height * j
-        canvas.text(left - 6, y + height / 2 + 4, target, "", "end", max_chars=15)
+        y, height = top + sum(heights[:j]), heights[j]
+        draw_label(canvas, left - 6, y + height / 2, row_labels.lines[j], "", "end")
         for i, column in enumerate(columns):
             tests = cells[column].get(target, [])
             finding = strongest.get((column, target))
@@ -159,17 +170,13 @@ def stage_figure(
     named = [entry for entry in series if not entry.startswith("random")]
     palette = SERIES_COLOURS if len(named) > 1 else ("three",)  # a single series is a difference of clip types
     colours = {entry: palette[i % len(palette)] for i, entry in enumerate(named)}
-    rows_of_legend = math.ceil(len(series) / 2)
-    top = 46 + 16 * rows_of_legend
+    legend = Legend.of(((colours.get(entry, "faint"), entry) for entry in series), FIGURE_WIDTH)
+    top = 46 + round(legend.height)
     canvas, bottom = Canvas(FIGURE_WIDTH, top + 190), top + 140
     values = [value for mark in marks for value in (mark.value, mark.low, mark.high)]
     y = Scale(0, 1, bottom, top) if is_share else fit_scale(values, bottom, top)
-    canvas.text(8, 16, title, "title", max_chars=48)
-    left = draw_left_axis(canvas, y, unit, neutral=0.5 if is_share else 0)
-    for i, entry in enumerate(series):
-        x, row = 14 + 172 * (i % 2), 46 + 16 * (i // 2)
-        canvas.dot(x, row, colours.get(entry, "faint"), entry)
-        canvas.text(x + 9, row + 4, entry, "soft", max_chars=25)
+    left = draw_left_axis(canvas, y, title, unit, neutral=0.5 if is_share else 0)
+    legend.draw(canvas, 46)
     pitch = (FIGURE_WIDTH - 8 - left) / max(len(stages), 1)
     draw_stage_names(canvas, stages, left, pitch, bottom)
     for mark in marks:
@@ -221,10 +228,10 @@ def group_effect(row: GroupEffectRow, statistic: str) -> tuple[float, float, flo
     return row.derivative, row.derivative_low, row.derivative_high
 
 
-def draw_left_axis(canvas: Canvas, y: Scale, unit: str, *, neutral: Number = 0) -> int:
-    """Draw a vertical axis, dashed at `neutral`; return its x position, which leaves room for the longest number."""
+def draw_left_axis(canvas: Canvas, y: Scale, title: str, unit: str, *, neutral: Number = 0) -> int:
+    """Draw the headings and a vertical axis, dashed at `neutral`; return its x position, right of the numbers."""
     left = max(46, 10 + 7 * max((len(format_tick(value)) for value in y.ticks), default=0))
-    canvas.text(8, 32, unit, "soft", max_chars=52)
+    canvas.heading(title, unit)
     for value in y.ticks:
         canvas.line(left, y(value), FIGURE_WIDTH - 8, y(value), "axis" if value != neutral else "zero")
         canvas.text(left - 6, y(value) + 4, format_tick(value), "soft", "end")
@@ -234,9 +241,21 @@ def draw_left_axis(canvas: Canvas, y: Scale, unit: str, *, neutral: Number = 0) 
 
 
 def draw_stage_names(canvas: Canvas, stages: Sequence[str], left: Number, pitch: Number, bottom: Number) -> None:
-    """Write the names of the stages below a figure, at most eight of them."""
-    every_nth = math.ceil(len(stages) / 8)
-    for i, stage in enumerate(stages[::every_nth]):
-        max_chars = max(4, int(pitch * every_nth / 6.6))
-        canvas.text(left + pitch * (i * every_nth + 0.5), bottom + 18, stage, "soft", "middle", max_chars=max_chars)
-    canvas.text(FIGURE_WIDTH - 8, bottom + 38, "stage (layer), from input to output", "soft", "end")
+    """Write the names of the stages below a figure and make room for them: rising if they are too wide side by side.
+
+    If there are more than fit side by side, names are left out at regular distances.
+    """
+    labels = NameLabels.of(stages, MAX_NAME_WIDTH)
+    is_level = labels.width + 6 <= pitch and labels.max_lines == 1
+    every_nth = 1 if is_level else math.ceil(column_pitch(labels) / pitch)
+    is_outside = column_label_size(labels)[0] > left + pitch / 2  # of the figure, where the first name begins
+    angle = 90 if is_outside else COLUMN_ANGLE
+    for i, lines in list(enumerate(labels.lines))[::every_nth]:
+        x = left + pitch * (i + 0.5)
+        if is_level:
+            canvas.text(x, bottom + 18, lines[0], "soft", "middle")
+        else:
+            draw_column_label(canvas, x, bottom + 10, lines, "soft", "end", angle)
+    further = 0 if is_level else round(column_label_size(labels, angle)[1]) - 8
+    canvas.height += further
+    canvas.text(FIGURE_WIDTH - 8, bottom + 38 + further, "stage (layer), from input to output", "soft", "end")

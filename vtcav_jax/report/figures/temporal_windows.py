@@ -21,8 +21,7 @@ def temporal_windows_figure(result: TemporalWindows, clip: int, title: str) -> F
     starts, ends = (sorted(set(column.tolist())) for column in result.windows.T)
     size = (FIGURE_WIDTH - 8 - LEFT) / len(starts)
     canvas = Canvas(FIGURE_WIDTH, int(TOP + size * len(starts) + 42))
-    canvas.text(8, 16, title, "title", max_chars=48)
-    canvas.text(8, 34, f"loss of score, window {result.edit} (whole clip: 100 %)", "soft", max_chars=52)
+    canvas.heading(title, f"loss of score, window {result.edit} (whole clip: 100 %)")
     shortest = result.shortest(SHORTEST_SHARE)[clip]
     for (start, end), loss in zip(result.windows.tolist(), result.losses[clip].tolist()):
         x, y = LEFT + size * ends.index(end), TOP + size * starts.index(start)

@@ -146,7 +146,7 @@ def _confusion_section(run: RunFolder, head: str, has_others: bool) -> Section:
 def _figure_block(figures: Sequence[Figure], matrix: ConfusionMatrix) -> str:
     if max(figure.width for figure in figures) <= 420:
         return html.figure_grid(figures)
-    return "".join(html.callout(f"<figure>{figure.svg}</figure>", "whole") for figure in figures)
+    return "".join(f"<figure>{html.scrolling_figure(figure)}</figure>" for figure in figures)
 
 
 def _cluster_table(matrix: ConfusionMatrix) -> list[str]:

@@ -175,7 +175,7 @@ def _channel_table(rows: Sequence[MethodScoreRow]) -> str:
 
 def _wide_figure(figure: Figure) -> str:
     """Return the HTML of a figure as wide as the page."""
-    return f'<figure class="wide whole"><div style="max-width: {figure.width * 5 // 4}px">{figure.svg}</div></figure>'
+    return f"<figure>{html.scrolling_figure(figure)}</figure>"
 
 
 def evaluation_points(rows: Sequence[MethodScoreRow], network_name: str) -> list[tuple[str, str]]:

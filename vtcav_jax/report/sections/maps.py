@@ -28,7 +28,7 @@ from vtcav_jax.runs.attribution_rows import MapRow, OwnMetricRow, SanityRow
 from vtcav_jax.runs.directory import ANIMATION_FOLDER
 from vtcav_jax.stats import intervals
 
-MAX_MAP_ANIMATIONS, OPEN_ANIMATIONS = 12, 3  # animations per question, and how many of them are not folded
+MAX_MAP_ANIMATIONS, OPEN_ANIMATIONS = 12, 3  # films of a page, and how many of them are not folded
 MAX_MAP_TABLE_ROWS = 400  # in the page
 MEASURE_TEXTS = {
     "flicker": "flicker",
@@ -40,8 +40,9 @@ MEASURE_TEXTS = {
 }
 ANIMATION_GUIDE = (
     "Left: the clip; then each map over the clip in grey. Signed maps: red raises the score, blue lowers it. Maps"
-    " without sign: dark is low, light is high. The colour scale above each map is the same for the whole clip. Bars:"
-    " sum of the map at each frame; the black mark is the current frame."
+    " without sign: dark is low, light is high. The colour scale above each map is the same for the whole clip and,"
+    " with several questions, for the maps of all classes by one method, so that they can be compared. Bars: sum of the"
+    " map at each frame; the black mark is the current frame."
 )
 
 
@@ -96,49 +97,56 @@ def _describe_questions(run: RunFolder) -> str:
 
 
 def _animation_figures(run: RunFolder) -> str:
-    """Return animations of a few clips per question and prediction, within the size limit of a page."""
+    """Return the films of a few clips with every prediction, within the size limit of a page."""
     other_bytes = sum(_size_in_bytes(run.folder / animation.file) for animation in run.animation_rows)
     bytes_left = MAX_ANIMATION_BYTES - other_bytes - gallery.gallery_bytes(run)
-    questions = unique_in_order([row.target for row in run.map_rows])
-    candidates = {
-        target: select_map_clips([row for row in run.map_rows if row.target == target]) for target in questions
-    }
-    figures_by_question: dict[str, list[str]] = {target: [] for target in questions}
-    for row in (row for rank in zip_longest(*candidates.values()) for row in rank if row):
-        path = _animation_path(run.folder, row)
+    candidates = [
+        select_map_clips([row for row in run.map_rows if row.target == target])
+        for target in unique_in_order([row.target for row in run.map_rows])
+    ]
+    names = unique_in_order([row.clip for rank in zip_longest(*candidates) for row in rank if row])
+    films = []
+    for name in names[:MAX_MAP_ANIMATIONS]:
+        rows = [row for row in run.map_rows if row.clip == name and row.clip_index == 0]
+        path = _animation_path(run.folder, rows[0])
         if path is None or (bytes_left := bytes_left - _size_in_bytes(path)) < 0:
             continue
-        answer = "" if row.answer == row.target else f", prediction {row.answer}"
-        figures_by_question[row.target].append(
-            html.embed_media(path, f"{row.clip}{answer}, score {format_signed(row.score, 3)}", "film")
-        )
-    parts = []
-    for target, figures in figures_by_question.items():
-        total = len({row.clip for row in run.map_rows if row.target == target})
-        parts += [html.heading(target), *figures[:OPEN_ANIMATIONS]] if figures else []
-        if further := figures[OPEN_ANIMATIONS:]:
-            parts.append(html.details_block(f"{count_noun(len(further), 'more clip')}", "".join(further)))
-        if 0 < len(figures) < total:
-            text = f"{len(figures)} of {total} clips; the animations of all clips are in {ANIMATION_FOLDER}/."
-            parts.append(html.paragraph(text, "soft"))
+        films.append(html.embed_media(path, film_description(rows), "film"))
+    parts = [f'<div class="playing">{"".join(films[:OPEN_ANIMATIONS])}</div>'] if films else []
+    if further := films[OPEN_ANIMATIONS:]:
+        inside = f'<div class="playing">{"".join(further)}</div>'
+        parts.append(html.details_block(f"{count_noun(len(further), 'more clip')}", inside))
+    total = len({row.clip for row in run.map_rows})
+    if 0 < len(films) < total:
+        text = f"{len(films)} of {total} clips; the animations of all clips are in {ANIMATION_FOLDER}/."
+        parts.append(html.paragraph(text, "soft"))
     return "".join(parts)
 
 
+def film_description(rows: Sequence[MapRow]) -> str:
+    """Return the caption of a clip's film: the score of each target, and the predictions where they are others."""
+    scores = {row.target: (row.answer, row.score) for row in reversed(rows)}
+    parts = []
+    for target in unique_in_order([row.target for row in rows]):
+        answer, score = scores[target]
+        prediction = "" if answer == target else f", prediction {answer}"
+        parts.append(f"{target}: score {format_signed(score, 3)}{prediction}")
+    return f"{rows[0].clip}; {'; '.join(parts)}"
+
+
 def select_map_clips(rows: Sequence[MapRow]) -> list[MapRow]:
-    """Order clips so that every prediction appears once before any appears twice; return the first few."""
+    """Order clips of one target so that every prediction appears once before any appears twice."""
     clips = {row.clip: row for row in reversed(rows)}  # the first clip of each video
     by_answer = [
         [row for row in clips.values() if row.answer == name] for name in unique_in_order([r.answer for r in rows])
     ]
     ranked = [row for rank in zip_longest(*(group[::-1] for group in by_answer)) for row in rank if row]
-    return ranked[:MAX_MAP_ANIMATIONS]
+    return ranked
 
 
 def _animation_path(folder: Path, row: MapRow) -> Path | None:
     files = (
-        folder
-        / ANIMATION_FOLDER
-        / map_animations.map_animation_name(row.map_file.removesuffix(".npz"), row.target, suffix)
+        folder / ANIMATION_FOLDER / map_animations.map_animation_name(row.map_file.removesuffix(".npz"), suffix)
         for suffix in ("webp", "mp4")
     )
     return next((path for path in files if path.is_file()), None)

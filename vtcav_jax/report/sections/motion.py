@@ -17,6 +17,7 @@ from vtcav_jax.report.glossary import linked_paragraph
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
 from vtcav_jax.report.sections.motion_parts import motion_part_sections
+from vtcav_jax.report.text.motion_parts import prediction_text
 from vtcav_jax.runs.attribution_rows import ClassMotionRow, ClipMotionRow
 
 MAX_ANSWER_SENTENCES = 13  # per question
@@ -132,6 +133,7 @@ def _clip_table(rows: Sequence[ClipMotionRow]) -> str:
                 *(
                     row.clip,
                     row.answer,
+                    prediction_text(row),
                     *map(format_number, (row.score, row.score_shuffled, row.score_frozen, row.score_reversed)),
                 ),
                 *(
@@ -143,7 +145,7 @@ def _clip_table(rows: Sequence[ClipMotionRow]) -> str:
         )
         for row in rows[:MAX_MOTION_TABLE_ROWS]
     ]
-    columns = ("clip", "prediction", "score", "score, shuffled", "score, frozen", "score, reversed", "loss, shuffled")
-    columns += ("loss, frozen", "excess changing relevance")
+    columns = ("clip", "explained class", "prediction", "score", "score, shuffled", "score, frozen")
+    columns += ("score, reversed", "loss, shuffled", "loss, frozen", "excess changing relevance")
     summary = f"{len(lines)} of {len(rows)} clips; all are in motion.csv" if len(lines) < len(rows) else ""
     return html.details_block(summary or f"Table of {count_noun(len(lines), 'clip')}", html.html_table(columns, lines))

@@ -17,6 +17,7 @@ from vtcav_jax.report.text.motion_parts import (
     describe_parts,
     describe_selectivity,
     points_text,
+    prediction_text,
     share_text,
 )
 from vtcav_jax.runs.attribution_rows import (
@@ -139,8 +140,9 @@ def _animations(run: RunFolder) -> dict[str, list[str]]:
         path = _animation_path(run.folder, row)
         if path is None or (bytes_left := bytes_left - _size_in_bytes(path)) < 0:
             continue
-        answer = "" if row.answer == row.target else f", prediction {row.answer}"
-        caption = f"{row.clip}{answer}, score {format_signed(row.score, 3)}"
+        text = prediction_text(row)
+        prediction = f", prediction {text}" if text else ""
+        caption = f"{row.clip}{prediction}, score {format_signed(row.score, 3)}"
         figures.setdefault(row.target, []).append(html.embed_media(path, caption, "film"))
     return figures
 

@@ -6,6 +6,7 @@ from vtcav_jax.evaluation.tcav_benchmark.table import FALSE_POSITIVE_LEVEL, TCAV
 from vtcav_jax.names import count_noun
 from vtcav_jax.report import html
 from vtcav_jax.report.effect_sizes import format_number, format_percent, format_range
+from vtcav_jax.report.figures.labels import Legend
 from vtcav_jax.report.figures.svg import Canvas, Figure, Scale
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, slug
 from vtcav_jax.report.html import Section
@@ -89,9 +90,17 @@ def power_figure(rows: Sequence[TcavBenchmarkRow], network_name: str) -> Figure:
     }
     names = unique_in_order([protocol for protocol, *_ in by_key])
     base_names = [name for name in names if (name, most_separating_stage(rows, network_name), "AUROC") in by_key]
-    canvas = Canvas(FIGURE_WIDTH, 262 + 16 * len(base_names))
+    entries = []
+    for i, name in enumerate(base_names):
+        variants = [
+            other.partition(", ")[2] for other in names if other != name and _protocol_index(other, base_names) == i
+        ]
+        small = f" (small: {', '.join(variants)})" if variants else ""
+        entries.append((PROTOCOL_COLOURS[i % len(PROTOCOL_COLOURS)], f"{name}{small}"))
+    legend = Legend.of(entries, FIGURE_WIDTH)
+    canvas = Canvas(FIGURE_WIDTH, 262 + round(legend.height))
     x, y = Scale(0, 1, 44, FIGURE_WIDTH - 14), Scale(0, 1, 216, 34)
-    canvas.text(8, 16, f"{network_name}: power against false positives", "title", max_chars=48)
+    canvas.heading(f"{network_name}: power against false positives")
     for value in (0, 0.25, 0.5, 0.75, 1):
         canvas.line(44, y(value), FIGURE_WIDTH - 14, y(value), "axis")
         canvas.text(38, y(value) + 4, f"{value:g}", "soft", "end")
@@ -122,12 +131,7 @@ def power_figure(rows: Sequence[TcavBenchmarkRow], network_name: str) -> Figure:
             f" ({format_range(false_positives.low, false_positives.high)})",
             size,
         )
-    for i, name in enumerate(base_names):
-        canvas.dot(50, 262 + 16 * i, PROTOCOL_COLOURS[i % len(PROTOCOL_COLOURS)], name)
-        variants = [
-            other.partition(", ")[2] for other in names if other != name and _protocol_index(other, base_names) == i
-        ]
-        canvas.text(60, 266 + 16 * i, name + (f" (small: {', '.join(variants)})" if variants else ""), max_chars=46)
+    legend.draw(canvas, 262, "")
     return canvas.figure(
         slug("truth_concepts", network_name), f"{network_name}: power of concept tests over their false-positive rate"
     )

@@ -7,7 +7,7 @@ from vtcav_jax.attribution.motion.summary import MIN_VERDICT_VIDEOS
 from vtcav_jax.names import count_noun
 from vtcav_jax.report.effect_sizes import format_percent
 from vtcav_jax.report.figures.motion import format_share
-from vtcav_jax.runs.attribution_rows import MotionMapMeanRow
+from vtcav_jax.runs.attribution_rows import ClipMotionRow, MotionMapMeanRow
 
 VARIANT_TEXTS = {
     "absolute": "The motion part consists of the voxels whose value differs between the previous and the next time step"
@@ -22,6 +22,13 @@ VARIANT_TEXTS = {
     " of the difference in the clip; the static part is the rest. Shares of the map are of the absolute values of both"
     " parts, which may cancel.",
 }
+
+
+def prediction_text(row: ClipMotionRow) -> str:
+    """Return the predicted class of a clip with its probability; the explained class in runs that lack it."""
+    if not row.prediction:
+        return "" if row.answer == row.target else row.answer
+    return row.prediction if math.isnan(row.probability) else f"{row.prediction} ({format_percent(row.probability)})"
 
 
 def share_text(row: MotionMapMeanRow) -> str:
