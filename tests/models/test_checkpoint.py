@@ -16,6 +16,12 @@ from vtcav_jax.models.layers.convolution import conv_module_on_cpu
 from vtcav_jax.worlds import WORLDS
 
 HEADS = {"shape": ("plus", "ring"), "direction": ("left", "right", "up")}
+# Each kernel with each stride, and each kernel with each number of frames
+STACKED = [
+    (kernel, strides, (1, 2, 7)[(i + j) % 3])
+    for i, kernel in enumerate([(3, 5, 5), (1, 3, 3), (4, 2, 3)])
+    for j, strides in enumerate([(1, 1, 1), (2, 2, 2), (1, 2, 2), (3, 1, 2)])
+]
 
 
 @pytest.fixture(scope="module")
@@ -157,9 +163,7 @@ def test_the_small_cnn_treats_clips_independently(network):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kernel", [(3, 5, 5), (1, 3, 3), (4, 2, 3)])
-@pytest.mark.parametrize("strides", [(1, 1, 1), (2, 2, 2), (1, 2, 2), (3, 1, 2)])
-@pytest.mark.parametrize("frames", [1, 2, 7])
+@pytest.mark.parametrize(("kernel", "strides", "frames"), STACKED)
 def test_stacked_frames_give_the_convolution_and_its_gradient(kernel, strides, frames, float64):
     conv = nnx.Conv(3, 4, kernel, strides=strides, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
     present(conv.bias)[...] = jnp.arange(4.0)
@@ -207,11 +211,16 @@ CONVOLUTIONS = [  # shape of the input, kernel, strides
     ((2, 4, 17, 18, 6), (3, 3, 3, 1, 6), (1, 8, 8)),
     ((2, 4, 9, 10, 6), (3, 3, 3, 1, 6), (2, 2, 2)),
 ]
+# Each with the padding of odd kernels, and with one of the others in turn
+PADDED_CONVOLUTIONS = [
+    (*convolution_case, padding)
+    for i, convolution_case in enumerate(CONVOLUTIONS)
+    for padding in ("half", ("SAME", "one side")[i % 2])
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("padding", ["half", "SAME", "one side"])
-@pytest.mark.parametrize(("shape", "size", "strides"), CONVOLUTIONS)
+@pytest.mark.parametrize(("shape", "size", "strides", "padding"), PADDED_CONVOLUTIONS)
 def test_convolutions_of_products_are_those_of_xla(shape, size, strides, padding, float64):
     random = np.random.default_rng(0)
     x, kernel = (jnp.asarray(random.normal(size=part)) for part in (shape, size))
