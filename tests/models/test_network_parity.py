@@ -60,6 +60,7 @@ def assert_close(ours, reference_value, stage: str, tolerance: float) -> None:
     np.testing.assert_allclose(ours, expected, rtol=0, atol=tolerance * np.abs(expected).max(), err_msg=stage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "preset", [slow(preset) if preset != "mc3_18" else preset for preset in KEYS if preset not in MORE]
 )

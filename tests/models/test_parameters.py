@@ -44,6 +44,7 @@ def test_one_error_lists_all_mismatches(arrays):
         assert line in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model", "model.safetensors"])
 def test_saved_parameters_are_restored(arrays, tmp_path, name):
     parameters.save(tmp_path / name, parameters.load(make, arrays))
