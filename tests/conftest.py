@@ -12,10 +12,18 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
+ROOT = Path(__file__).parent.parent
+LONG_MODULES = Path(__file__).parent / "long_modules.txt"  # in the order in which they start
 MAPPINGS = Path("/proc/self/maps")  # of Linux, which allows a process 65,530; each compiled program takes several
 MAX_MAPPINGS = 20_000
 TESTS_BETWEEN_CHECKS = 20
 _TESTS = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the long modules, so that no core is idle while another runs the last one."""
+    ranks = {ROOT / line: i for i, line in enumerate(LONG_MODULES.read_text(encoding="utf-8").split())}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture(autouse=True)

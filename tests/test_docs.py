@@ -142,6 +142,7 @@ def test_named_files_and_targets_exist(page):
         assert (ROOT / path).exists(), path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", write_tables.PAGES_WITH_TABLES, ids=page_name)
 def test_the_tables_are_those_of_the_results(page):
     text = page.read_text(encoding="utf-8")

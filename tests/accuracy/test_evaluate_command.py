@@ -93,6 +93,7 @@ def test_the_page_has_the_numbers_and_a_figure_per_head(run):
     assert "1 clips" not in page and "1 classs" not in page
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_continues_and_changed_videos_are_predicted_again(clips, tmp_path):
     videos = tmp_path / "clips"
     shutil.copytree(clips, videos)

@@ -28,6 +28,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_users_network_predicts_classes_of_a_file(folder):
     code, out, err = run_cli(
         "predict", "--model=nets:make", "--labels=labels.txt", "--videos=worlds:small:2:0", cwd=folder

@@ -117,6 +117,7 @@ def with_random_statistics(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SUPPORTED)
 def test_operations_agree_with_pytorch(name):
     module = with_random_statistics(Net(copy.deepcopy(SUPPORTED[name])))

@@ -86,6 +86,7 @@ def test_rollout_is_the_product_of_matrices(version):
     np.testing.assert_allclose(present(rollout.completeness_gap), rows[:, 0], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_gradient_rollout_is_the_sum_of_matrices(version):
     ref = reference(version)

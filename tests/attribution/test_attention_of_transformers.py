@@ -136,6 +136,7 @@ def test_gradient_rollout_is_the_sum_of_matrices(name):
     assert_close(attribution.attribute(ref.model, ref.video, target, "gradient_rollout").map, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_last_attention(name):
     ref = reference(name)

@@ -113,6 +113,7 @@ def test_a_planted_motion_is_found(motion: library.Motion):
     assert tests.p[0] <= 0.01 and tests.step[0] > 0
 
 
+@pytest.mark.slow
 def test_the_calibration_check_finds_clustered_sets():
     rng = np.random.default_rng(0)
     features, gradients = levels._video_features(rng, 0.9), [levels._gradients(rng) for _ in range(8)]
@@ -126,6 +127,7 @@ def test_the_calibration_check_finds_clustered_sets():
     assert rate["clip"] > 2 * rate["video"]
 
 
+@pytest.mark.slow
 def test_estimates_of_a_planted_effect():
     rng = np.random.default_rng(0)
     examples = rng.normal(size=(60, 5))

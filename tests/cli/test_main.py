@@ -74,6 +74,7 @@ def test_predict_writes_what_it_prints(tmp_path):
     assert main(*common, f"--clips_file={tmp_path / 'floats.npy'}") == text
 
 
+@pytest.mark.slow
 def test_a_flagfile_is_a_command():
     """In a process that has imported nothing, as a user starts it."""
     command = [sys.executable, "main.py", "--flagfile=flagfiles/inspect.flags"]
@@ -287,6 +288,7 @@ def test_a_missing_device_is_one_sentence():
         assert (code, err) == (1, f"error: JAX finds no {platform} device; {advice} JAX_PLATFORMS\n")
 
 
+@pytest.mark.slow
 def test_a_closed_reader_ends_the_command_silently():
     """Also in a pipeline, whose steps write to the same closed stream."""
     closed = "import os, sys\nr, w = os.pipe()\nos.close(r)\nos.dup2(w, 1)\n"
@@ -326,6 +328,7 @@ def test_synthetic_clips_do_not_mix_with_other_files(tmp_path):
     assert refused in main(*command, code=1)
 
 
+@pytest.mark.slow
 def test_later_commands_use_compiled_programs_again(tmp_path):
     command = ("predict", "--model=worlds_cnn", "--videos=worlds:small:2:1", f"--compile_cache={tmp_path / 'cache'}")
 

@@ -135,6 +135,7 @@ def test_repeated_videos_are_noted_and_used_once(videos, tmp_path):
     assert mining.FILTER_STAGES[-1] == "left" and report.counts["red", "static"] == 2
 
 
+@pytest.mark.slow
 def test_targets_and_their_copies_are_left_out(videos, tmp_path):
     copy, other = tmp_path / "target.mp4", tmp_path / "other.webm"
     copy.write_bytes(videos[2].read_bytes())
@@ -150,6 +151,7 @@ def test_targets_and_their_copies_are_left_out(videos, tmp_path):
         concepts.mine(videos, mining_config(), tmp_path / "none", detector=SquareDetector(), targets=videos)
 
 
+@pytest.mark.slow
 def test_prepared_targets_are_recognised_by_their_source_videos(videos, tmp_path):
     target_folder = tmp_path / "one"
     target_folder.mkdir()

@@ -117,6 +117,7 @@ def test_shortfalls_are_noted(tmp_path):
         MiningConfig(parse_concepts(["ball", "@direction:left"]))
 
 
+@pytest.mark.slow
 def test_target_videos_are_left_out(tmp_path):
     write_clips(make_clips("small", 24, 1), tmp_path / "videos")
     source = open_source(tmp_path / "videos" / "manifest.csv")

@@ -169,6 +169,7 @@ def shown(clip):
     return [clip.window] * len(clip.frames) if clip.window else clip.boxes
 
 
+@pytest.mark.slow
 def test_random_windows_have_the_places_and_sizes_of_the_concepts_windows(videos, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
@@ -198,6 +199,7 @@ def test_crops_below_the_pixel_floor_are_counted(videos, tmp_path):
     assert config.min_crop_side((256, 340)) == 32 and 0 < config.min_crop_side((32, 32)) < 5
 
 
+@pytest.mark.slow
 def test_another_crop_replaces_the_clips(videos, tmp_path):
     detector = SquareDetector()
     for crop in ("window", "follow", "window"):
@@ -423,6 +425,7 @@ def test_pixel_identical_clips_are_used_once(tmp_path):
     assert files == {clip.file for clip in sets.clips}
 
 
+@pytest.mark.slow
 def test_clips_of_other_code_are_not_continued_and_damaged_scans_are_repeated(videos, tmp_path, capsys, monkeypatch):
     config = mining_config("red")
     concepts.mine(videos, config, tmp_path / "out", detector=SquareDetector())

@@ -112,6 +112,7 @@ def until(page, true):
     pytest.fail(f"not within ten seconds: {true}")
 
 
+@pytest.mark.slow
 def test_verdicts_are_set_saved_and_applied(browser, tmp_path):
     random = np.random.default_rng(0)
     for concept in ("ball", "bat"):
@@ -147,6 +148,7 @@ def test_verdicts_are_set_saved_and_applied(browser, tmp_path):
     assert not messages
 
 
+@pytest.mark.slow
 def test_a_stored_verdict_is_revoked_on_the_page(browser, tmp_path):
     clips = []
     for i in range(3):
@@ -170,6 +172,7 @@ def test_a_stored_verdict_is_revoked_on_the_page(browser, tmp_path):
     assert [clip.file for clip in sets.rejected] == ["ball/dynamic/2.mp4"] and sets.clips[1].review == ""
 
 
+@pytest.mark.slow
 def test_concepts_are_renamed_merged_and_rejected(browser, tmp_path):
     clips = []
     for i, concept in enumerate(("layer_00", "layer_01", "layer_02", "random_0")):
@@ -198,6 +201,7 @@ def test_concepts_are_renamed_merged_and_rejected(browser, tmp_path):
     assert first == second
 
 
+@pytest.mark.slow
 def test_a_thousand_clips_stay_usable_and_names_are_text(browser, tmp_path):
     path = tmp_path / "review.html"
     path.write_text(review_page.render_review_page(list(cards(1000)), NASTY), encoding="utf-8")

@@ -64,6 +64,7 @@ def test_copies_and_cuts_of_a_recording_are_one_group(tmp_path):
     assert concepts.near_duplicate_groups([]) == ()
 
 
+@pytest.mark.slow
 def test_different_clips_of_a_world_are_no_duplicates(tmp_path):
     """They share four gratings; 80,000 pairs were compared for the threshold."""
     clips = make_clips("small", 64, 5)

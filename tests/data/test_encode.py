@@ -44,6 +44,7 @@ write_animation(Path(sys.argv[1]), np.stack([np.roll(picture, 3 * i, (0, 1)) for
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".mp4", ".webp"])
 def test_animations_do_not_depend_on_the_number_of_cores(tmp_path, suffix):
     paths = [tmp_path / f"{cores}{suffix}" for cores in (1, 2)]

@@ -129,6 +129,7 @@ def test_bad_entries_beside_class_folders_are_items_that_cannot_be_read(film, tm
         open_source(tmp_path / "c")
 
 
+@pytest.mark.slow
 def test_many_equal_rows_of_a_manifest_have_different_names(film, tmp_path):
     place(film, tmp_path / "film.mp4")
     count = 100_000

@@ -84,6 +84,7 @@ def test_without_the_aspect_ratio_both_sides_are_resized():
     assert not np.array_equal(wide[0], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("antialias", [False, True])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_resize_equals_torchvision_with_and_without_antialias(size, antialias):

@@ -41,6 +41,7 @@ def best_cosines(ours: ArrayLike, planted: np.ndarray) -> np.ndarray:
     return cosines[rows, columns]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", DECOMPOSITIONS)
 def test_every_method_recovers_directions_that_occur_alone(method):
     tokens, planted = planted_tokens()

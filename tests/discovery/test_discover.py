@@ -1,6 +1,5 @@
 """Discovery on synthetic clips whose factors are known, and its restart after a kill."""
 
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 
 import vtcav_jax as vtcav
+from tests.support.devices import device_environment
 from vtcav_jax import models
 from vtcav_jax.concepts import read_concepts
 from vtcav_jax.concepts.concept_sets import OVERVIEW_FOLDER
@@ -168,8 +168,8 @@ discover(models.load("worlds_swin"), "worlds:small:40:3", ["layers.1"], sys.argv
 @pytest.mark.slow
 def test_two_devices_find_the_same_concepts_and_clips(tmp_path):
     for devices in (1, 2):
-        env = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "JAX_PLATFORMS": "cpu"}
-        subprocess.run([sys.executable, "-c", DISCOVER_IN_PROCESS, tmp_path / str(devices)], check=True, env=env)
+        command = [sys.executable, "-c", DISCOVER_IN_PROCESS, tmp_path / str(devices)]
+        subprocess.run(command, check=True, env=device_environment(devices))
     first, second = tmp_path / "1", tmp_path / "2"
     assert (first / "concepts.csv").read_bytes() == (second / "concepts.csv").read_bytes()
     with np.load(first / CLIP_SCORES_NPZ) as ours, np.load(second / CLIP_SCORES_NPZ) as theirs:

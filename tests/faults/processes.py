@@ -6,26 +6,45 @@ import subprocess
 import sys
 
 from tests.faults.material import SECONDS_UNTIL_HANG, quick
+from tests.support.cli_runner import start_cli
+
+# One thread of NumPy's products each
+ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
-def start_processes(command: list[str], count: int) -> list[subprocess.Popen[str]]:
-    """Start a command in `count` processes that share its work, with one thread of NumPy's products each."""
+def command_lines(command: list[str], count: int) -> list[list[str]]:
+    """Return the arguments of each of `count` processes that share the work of a command."""
+    if count == 1:
+        return [quick(command)]
     with socket.socket() as unused:
         unused.bind(("localhost", 0))
         port = unused.getsockname()[1]
-    shared = [f"--coordinator=localhost:{port}", f"--num_processes={count}"] if count > 1 else []
+    shared = [*quick(command), f"--coordinator=localhost:{port}", f"--num_processes={count}"]
+    return [[*shared, f"--process_id={i}"] for i in range(count)]
+
+
+def run_processes(command: list[str], count: int) -> list[tuple[int, str]]:
+    """Return the exit code and the output of each process; each is forked from one that has imported everything."""
+    program = f"import signal; signal.setitimer(signal.ITIMER_REAL, {SECONDS_UNTIL_HANG}); main.start()"
+    running = [
+        start_cli(*arguments, program=program, number=i, environment=tuple(ENVIRONMENT.items()))
+        for i, arguments in enumerate(command_lines(command, count))
+    ]
+    results = [process.result() for process in running]
+    return [(code, out + errors) for code, out, errors in results]
+
+
+def start_processes(command: list[str], count: int) -> list[subprocess.Popen[str]]:
+    """Start processes of their own, which can be killed."""
     return [
         subprocess.Popen(
-            [
-                *(sys.executable, "-m", "vtcav_jax", *quick(command), *shared),
-                *([f"--process_id={i}"] if shared else []),
-            ],
-            env=os.environ | {"JAX_PLATFORMS": "cpu", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+            [sys.executable, "-m", "vtcav_jax", *arguments],
+            env=os.environ | ENVIRONMENT,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for i in range(count)
+        for arguments in command_lines(command, count)
     ]
 
 

@@ -9,6 +9,8 @@ from tests.faults.material import TASKS, file_hashes, make_material, run_command
 from vtcav_jax.data import open_source
 from vtcav_jax.runs import lock
 
+pytestmark = pytest.mark.slow
+
 SEED = 1
 
 

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from tests.faults.material import TASKS, file_hashes, make_material
-from tests.faults.processes import finish, start_processes
+from tests.faults.processes import finish, run_processes, start_processes
+from tests.support.cli_runner import stop_cli_server
 from vtcav_jax.cli.arguments import ProcessArguments
 from vtcav_jax.cli.tasks import TASKS as ALL_TASKS
 
@@ -15,7 +16,8 @@ SHARED_TASKS = {name for name, task in ALL_TASKS.items() if issubclass(task.argu
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory):
-    return make_material(tmp_path_factory.mktemp("material"))
+    yield make_material(tmp_path_factory.mktemp("material"))
+    stop_cli_server()
 
 
 def test_every_task_over_videos_is_shared():
@@ -25,18 +27,18 @@ def test_every_task_over_videos_is_shared():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "count"), [*((name, 2) for name in sorted(SHARED_TASKS)), ("attribute", 4), ("discover", 4)]
+    ("name", "count"), [(name, 3 if name in ("attribute", "discover") else 2) for name in sorted(SHARED_TASKS)]
 )
 def test_processes_write_the_bytes_of_one(material, tmp_path, name, count):
     task, folder = TASKS[name], tmp_path / "work"
     command = task.command(material, folder / "out")
     folder.mkdir()
-    ((code, output),) = finish(start_processes(command, 1))
+    ((code, output),) = run_processes(command, 1)
     assert code == 0, output
     expected = file_hashes(folder, task.unequal)
     shutil.rmtree(folder)
     folder.mkdir()
-    results = finish(start_processes(command, count))
+    results = run_processes(command, count)
     assert [code for code, _ in results] == [0] * count, results
     lines = [line for _, output in results[1:] for line in output.splitlines()]
     assert all(line.startswith("[Gloo]") for line in lines), lines
@@ -47,7 +49,7 @@ def test_processes_write_the_bytes_of_one(material, tmp_path, name, count):
 def test_a_lost_process_is_an_error_of_the_others_and_repeating_the_command_completes_the_run(material, tmp_path):
     task, folder = TASKS["motion"], tmp_path / "work"
     command = task.command(material, folder / "out")
-    assert finish(start_processes(command, 1))[0][0] == 0
+    assert run_processes(command, 1)[0][0] == 0
     expected = file_hashes(folder, task.unequal)
     shutil.rmtree(folder)
     first, second = start_processes(command, 2)
@@ -56,6 +58,6 @@ def test_a_lost_process_is_an_error_of_the_others_and_repeating_the_command_comp
     second.kill()
     (code, output), _ = finish([first, second])
     assert code != 0 and "another process of this run has ended" in output, output
-    results = finish(start_processes(command, 2))
+    results = run_processes(command, 2)
     assert [code for code, _ in results] == [0, 0], results
     assert file_hashes(folder, task.unequal) == expected

@@ -132,6 +132,7 @@ def test_a_preset_without_weights_suggests_trained_networks():
         models.load("worlds_swim")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted({"worlds_swin"} | set(models.shipped_networks())))
 def test_shipped_networks_have_the_heads_of_their_worlds(name):
     shipped = models.load(name)

@@ -56,6 +56,7 @@ def edit(file: Path, **values: Any) -> None:
     file.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", CLASSIFIERS)
 def test_a_folder_gives_the_logits_of_transformers(folders, model_type):
     """The frames are random uint8: preprocessing, network and class names are compared at once."""

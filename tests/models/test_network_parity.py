@@ -60,6 +60,7 @@ def assert_close(ours, reference_value, stage: str, tolerance: float) -> None:
     np.testing.assert_allclose(ours, expected, rtol=0, atol=tolerance * np.abs(expected).max(), err_msg=stage)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "preset", [slow(preset) if preset != "mc3_18" else preset for preset in KEYS if preset not in MORE]
 )
@@ -129,7 +130,7 @@ def third(model, video):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["resnet3d_18_a", "resnext3d_101", "mfnet"])
+@pytest.mark.parametrize("preset", ["resnet3d_18_a", "mfnet"])
 def test_logits_and_the_gradient_by_the_video_in_float64(preset, float64):
     state, model = pair(KEYS[preset], jnp.float64)
     video = clip(preset, np.float64)[:1]
@@ -170,7 +171,11 @@ def test_of_equal_values_a_pools_gradient_takes_torchs(window, strides, padding)
 @pytest.mark.slow
 @pytest.mark.parametrize("key", PRESET_OF_CHECKPOINT)
 def test_every_public_state_dict_is_taken_and_nothing_else(key):
-    state, preset = random_state_dict(key), PRESET_OF_CHECKPOINT[key]
+    state = {
+        name: torch.zeros(shape, dtype=torch.int64 if name.endswith("num_batches_tracked") else torch.float32)
+        for name, shape in checkpoint_shapes()[key].items()
+    }
+    preset = PRESET_OF_CHECKPOINT[key]
     arrays = convert(preset, {"epoch": 30, "state_dict": {f"module.{name}": value for name, value in state.items()}})
     counts = sum(name.endswith("num_batches_tracked") for name in state)
     assert len(arrays) == len(state) - counts

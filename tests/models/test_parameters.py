@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.support.devices import device_environment
 from vtcav_jax import models
 from vtcav_jax.models import parameters
 
@@ -43,6 +44,7 @@ def test_one_error_lists_all_mismatches(arrays):
         assert line in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["model", "model.safetensors"])
 def test_saved_parameters_are_restored(arrays, tmp_path, name):
     parameters.save(tmp_path / name, parameters.load(make, arrays))
@@ -80,33 +82,34 @@ mesh = Mesh(np.array(jax.devices()), ("d",))
 make = partial(models.make, "video_swin_tiny")
 def place(name, a):
     return NamedSharding(mesh, P(*[None] * (a.ndim - 1), "d") if name.endswith("fc1.kernel") else P())
-split = weights.restore(sys.argv[1], make, place)
-kernel = weights.named_parameters(split)["layers.0.blocks.0.mlp.fc1.kernel"]
-assert [s.data.shape for s in kernel.addressable_shards] == [(48, 96)] * 2, kernel.sharding
-whole = weights.restore(sys.argv[1], make, lambda name, a: NamedSharding(mesh, P()))
 video = jax.random.normal(jax.random.key(0), (4, 8, 32, 32, 3))
 clips = jax.device_put(video, NamedSharding(mesh, P("d")))
-one = tap.activations_and_gradients(weights.restore(sys.argv[1], make), video, np.arange(4), "layers.0")
-for model in (split, whole):
-    two = tap.activations_and_gradients(model, clips, np.arange(4), "layers.0")
-    a, b = np.asarray(one.gradients["layers.0"]), np.asarray(two.gradients["layers.0"])
-    np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(a).max())
-print("same on two devices, gradients on", len(two.gradients["layers.0"].sharding.device_set))
+for path in sys.argv[1:]:
+    split = weights.restore(path, make, place)
+    kernel = weights.named_parameters(split)["layers.0.blocks.0.mlp.fc1.kernel"]
+    assert [s.data.shape for s in kernel.addressable_shards] == [(48, 96)] * 2, kernel.sharding
+    whole = weights.restore(path, make, lambda name, a: NamedSharding(mesh, P()))
+    one = tap.activations_and_gradients(weights.restore(path, make), video, np.arange(4), "layers.0")
+    for model in (split, whole):
+        two = tap.activations_and_gradients(model, clips, np.arange(4), "layers.0")
+        a, b = np.asarray(one.gradients["layers.0"]), np.asarray(two.gradients["layers.0"])
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(a).max())
+    print("same on two devices, gradients on", len(two.gradients["layers.0"].sharding.device_set))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["model", "model.safetensors"])
-def test_restored_onto_two_devices(arrays, tmp_path, name):
+def test_restored_onto_two_devices(arrays, tmp_path):
     """Restore in a separate process, because the number of devices is fixed when jax starts."""
-    parameters.save(tmp_path / name, parameters.load(make, arrays))
-    environment = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu", "PATH": ""}
+    paths = [tmp_path / name for name in ("model", "model.safetensors")]
+    for path in paths:
+        parameters.save(path, parameters.load(make, arrays))
     run = subprocess.run(
-        [sys.executable, "-c", SHARDED, str(tmp_path / name)],
-        env=environment,
+        [sys.executable, "-c", SHARDED, *map(str, paths)],
+        env=device_environment(2),
         capture_output=True,
         text=True,
         timeout=300,
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.strip() == "same on two devices, gradients on 2"
+    assert run.stdout.splitlines() == ["same on two devices, gradients on 2"] * 2

@@ -67,13 +67,12 @@ def compare(preset: str, shape: tuple[int, ...], dtype, tolerance: float, networ
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", ["nothing_divides", "long_clip_shifted_in_time"])
-def test_swin_t_float32(shape):
-    compare("video_swin_t_k400", CLIPS[shape], jnp.float32, 1e-5)
+def test_swin_t_float32():
+    compare("video_swin_t_k400", CLIPS["nothing_divides"], jnp.float32, 1e-5)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", ["nothing_divides", "one_frame", "long_clip_shifted_in_time"])
+@pytest.mark.parametrize("shape", ["one_frame", "long_clip_shifted_in_time"])  # the third below, with gradients
 def test_swin_t_float64(shape, float64):
     compare("video_swin_t_k400", CLIPS[shape], jnp.float64, 1e-10)
 

@@ -90,6 +90,7 @@ def compare_stages(config: dict[str, Any], dtype: Any, tolerance: float) -> None
     assert_close(logits, their_logits, "logits", tolerance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_stage_in_float32(name):
     compare_stages(CONFIGS[name], jnp.float32, 1e-5)
@@ -118,6 +119,7 @@ def test_gradients_by_video_and_stages_in_float64(name, float64):
     assert_close(recomputed(jnp.asarray(video), model), expected, "video, recomputed blocks", 1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["videomae", "timesformer", "vivit", "vjepa2"])
 def test_attention_weights_of_blocks(name):
     network, model, video = load_pair(CONFIGS[name])
@@ -150,6 +152,7 @@ def test_attention_weights_of_blocks(name):
     assert_close(weights, expected, "attention", 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cpu", [True, False])
 @pytest.mark.parametrize("scores_per_piece", [10, 40, 200, 10_000])
 def test_attention_in_pieces_equals_the_formula(scores_per_piece, cpu, monkeypatch):
@@ -185,6 +188,7 @@ def test_chunks_of_a_prime_number_of_tokens(monkeypatch):
     np.testing.assert_array_equal(blocks.in_token_chunks(lambda x: 2 * x + 1, x), 2 * x + 1)
 
 
+@pytest.mark.slow
 def test_a_class_token_reads_patches_that_are_steered():
     direction = np.random.default_rng(3).normal(size=24)
     for name in ("timesformer", "vivit"):

@@ -32,6 +32,7 @@ def draw_inputs(m: int, n: int, heads: int, d: int, is_masked: bool) -> tuple[An
     return (*arrays, regions), jnp.asarray(random.normal(size=(m, n, heads * d)), jnp.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", KERNELS)
 @pytest.mark.parametrize(
     ("m", "n", "heads", "d", "is_masked"), [(2, 20, 2, 16, False), (1, 70, 1, 32, True), (1, 16, 8, 32, True)]
@@ -55,6 +56,7 @@ def test_heads_whose_bias_exceeds_the_vector_memory_are_divided(monkeypatch):
     np.testing.assert_allclose(backward(*inputs, slopes), pullback(slopes)[0], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", KERNELS)
 def test_kernels_in_bfloat16(platform):
     inputs, slopes = draw_inputs(2, 20, 2, 32, True)
@@ -80,6 +82,7 @@ def test_a_masked_token_with_a_large_score_still_counts(platform):
     np.testing.assert_allclose(values[0, 0, 0], (0 + 1 + 3) / 3, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_masked", [False, True])
 def test_all_slopes_are_those_of_plain_jax(is_masked):
     (qkv, offset, bias, regions), slopes = draw_inputs(2, 20, 2, 16, is_masked)
@@ -107,6 +110,7 @@ def network():
     return VideoSwin(**make), jax.random.normal(jax.random.key(1), (2, 8, 16, 16, 3))
 
 
+@pytest.mark.slow
 def test_a_network_with_kernels_has_the_same_values_and_gradients(network):
     model, video = network
     expected = tap.gradients_for_classes(model, video, [0, 2], model.stages)
@@ -117,6 +121,7 @@ def test_a_network_with_kernels_has_the_same_values_and_gradients(network):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_relevance_is_propagated_without_kernels(network):
     model, video = network
     expected = propagate_relevance(model, video, Class(1), rules=LRP_PRESETS["attn_lrp"])
@@ -125,6 +130,7 @@ def test_relevance_is_propagated_without_kernels(network):
     np.testing.assert_allclose(ours.map, expected.map, atol=1e-5 * np.abs(expected.map).max())
 
 
+@pytest.mark.slow
 def test_derivatives_of_derivatives_need_plain_jax(network):
     model, video = network
 

@@ -1,5 +1,6 @@
 """Presets: numbers of parameters, order of stages, labels, and details that are not visible in shapes."""
 
+import re
 from typing import Any
 
 import jax
@@ -78,14 +79,21 @@ def test_every_preset_is_pinned():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "preset",
-    models.PRESETS,
-)
-def test_parameters_and_stages(preset):
-    """Stages of the abstract network: their number, the order of tap calls, and one name per value."""
-    model, entry = models.abstract_model(preset)
+@pytest.mark.parametrize("preset", models.PRESETS)
+def test_the_number_of_parameters(preset):
+    model, _ = models.abstract_model(preset)
     assert parameters.count_parameters(model) == PARAMETERS[preset]
+
+
+# Presets that have more blocks, or another number of classes, than one that is traced
+SAME_STAGES = re.compile("_[lh]_k400|_[hg]_ssv2|resnet3d_(101|152)|stem128|_k[67]00")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", [preset for preset in models.PRESETS if not SAME_STAGES.search(preset)])
+def test_stages(preset):
+    """Stages of the abstract network: the order of tap calls, and one name per value."""
+    model, entry = models.abstract_model(preset)
     seen = {}
 
     def note(name, value):

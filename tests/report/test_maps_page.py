@@ -398,6 +398,7 @@ def test_temporal_profiles_are_means_over_clips(tmp_path):
     ) == pytest.approx(2 / 9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "dark"), (390, "light")])
 def test_the_page_works_in_a_browser(browser, page, width, scheme):
     view = open_page(browser, page, width, scheme)

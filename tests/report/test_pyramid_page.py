@@ -261,6 +261,7 @@ def test_edges_and_links_in_png(tmp_path):
     assert blue > 9 * (math.pi * least**2 + 100 * pyramid_figures.MAX_EDGE_WIDTH)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
 def test_a_channel_is_selected_without_a_script(browser, page, width, scheme):
     view = open_page(browser, page, width, scheme)

@@ -93,6 +93,7 @@ def test_the_page_of_several_classes_starts_with_a_summary_and_collapses_most(tm
     assert "All classes and concepts" not in one
 
 
+@pytest.mark.slow
 def test_a_page_of_very_many_classes_shows_those_with_findings(tmp_path):
     names = [f"class {i}" for i in range(400)]
     rows = [row("left", "dynamic", "random", 0.1, "not significant", target=name) for name in names]

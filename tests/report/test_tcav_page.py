@@ -245,6 +245,7 @@ def test_confounders_are_named_in_the_answer(tmp_path):
     assert "similar at layers.0 (cosine 0.9): 100 % of this effect is along the vector of left" in details
 
 
+@pytest.mark.slow
 def test_the_first_sentence_says_that_there_are_too_few_videos(tmp_path):
     rows = [
         row("ring", "dynamic", "random", 3.0, "too few videos"),
@@ -522,6 +523,7 @@ def test_sheets_and_animations():
         assert container.streams.video[0].codec_context.name == "h264"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (390, "dark")])
 def test_the_page_works_in_a_browser(browser, page, width, scheme):
     view = open_page(browser, page, width, scheme)

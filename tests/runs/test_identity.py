@@ -69,6 +69,7 @@ def scores(folder, table="maps.csv"):
         return {row["clip"]: float(row["score"]) for row in csv.DictReader(file)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", TASKS)
 def test_results_of_other_weights_code_or_versions_are_not_continued(inputs, run, monkeypatch):
     run(inputs)
@@ -87,6 +88,7 @@ def test_results_of_other_weights_code_or_versions_are_not_continued(inputs, run
         run(inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("run", "table"), [(run_attribute, "maps.csv"), (run_motion, "motion.csv")])
 def test_the_result_of_a_replaced_video_is_computed_again(inputs, run, table, capsys):
     run(inputs)
@@ -107,6 +109,7 @@ def test_the_result_of_a_replaced_video_is_computed_again(inputs, run, table, ca
     assert "stored result" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["maps/*.npz", "clips/*.json", "motion_parts/*.npz"])
 def test_damaged_and_foreign_files_are_noted_and_computed_again(inputs, part, capsys):
     run, table = (run_attribute, "maps.csv") if part.startswith("maps") else (run_motion, "motion.csv")
@@ -132,6 +135,7 @@ def test_damaged_and_foreign_files_are_noted_and_computed_again(inputs, part, ca
     assert (folder / f"notes{files[0].suffix}").read_text() == "mine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", [run_attribute, run_motion])
 def test_missing_and_damaged_animations_are_written_again(inputs, run, capsys):
     run(inputs, "mp4")

@@ -153,6 +153,7 @@ def wait_for_map(client, **request):
     return answer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "stage"), [("gradient_x_input", ""), ("layercam", "convs.1"), ("deep_taylor", "")])
 def test_a_requested_map_is_that_of_the_library(client, network, frames, method, stage):
     before = client.get("/api/overlay", params=PLACE | {"mapTarget": TARGET, "map": method})
@@ -251,6 +252,7 @@ def test_a_clip_that_cannot_be_read_is_an_error_of_that_clip(tmp_path, client, w
     assert client.get("/api/clips", params={"run": "run", "task": "tcav", **CHOICE}).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shown", [{"map": "gradcam@convs.2", "step": 1.5}, {"map": "saliency@video"}, {"step": -1}, {}]
 )
@@ -294,6 +296,7 @@ def test_the_cache_keeps_what_was_used_last_within_its_bytes():
     assert cache.get_or_compute("e", lambda: b"1") == b"1"
 
 
+@pytest.mark.slow
 def test_results_of_random_weights_are_marked_and_computed_with_the_same_weights(tmp_path):
     flags = ["--model=video_swin_tiny", "--random_weights", "--seed=3", "--videos=worlds:small:2:5", "--targets=label"]
     more = ["--methods=saliency", "--animations=none", "--num_workers=0", f"--run={tmp_path / 'run'}"]

@@ -52,6 +52,7 @@ def look_at_everything(folder) -> list[str]:
     return errors
 
 
+@pytest.mark.slow
 def test_damaged_files_are_reported_as_such(tmp_path):
     made = make_run(tmp_path / "run", 6, concept_clips=2)
     review = made.concepts / "review.csv"

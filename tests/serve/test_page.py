@@ -219,6 +219,7 @@ def test_another_map_is_requested(tab, made):
     tab.until("document.querySelector('#request-state').textContent.includes('rollout')")
 
 
+@pytest.mark.slow
 def test_reload_and_link_show_the_same_view(browser, server, made):
     with open_tab(browser, server) as tab:
         page = tab.page
@@ -245,6 +246,7 @@ def test_reload_and_link_show_the_same_view(browser, server, made):
             assert not again.messages
 
 
+@pytest.mark.slow
 def test_a_link_on_another_site_opens_the_page(browser, server):
     context = browser.new_context()
     page = context.new_page()
@@ -270,6 +272,7 @@ def test_commands_and_python_of_the_view_are_shown(tab):
     assert "vtcav.attribute(network, clip, 'direction:left', 'gradcam', stage='convs.2')" in texts[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [DESKTOP, (820, 1100), PHONE], ids=["desktop", "tablet", "phone"])
 def test_every_view_fits_the_screen(browser, server, size, scheme):
@@ -281,6 +284,7 @@ def test_every_view_fits_the_screen(browser, server, size, scheme):
             assert dark == (scheme == "dark") and not tab.messages
 
 
+@pytest.mark.slow
 def test_names_from_files_are_texts(browser, tmp_path):
     from tests.support.served_runs import make_run
 

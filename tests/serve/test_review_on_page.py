@@ -41,6 +41,7 @@ def files_of(concept):
     return [f"{concept}/dynamic/{i:03d}.mp4" for i in range(30)]
 
 
+@pytest.mark.slow
 def test_concepts_are_reviewed_named_merged_and_rejected(tab, made):
     page = tab.page
     page.keyboard.press("v")
@@ -73,6 +74,7 @@ def test_concepts_are_reviewed_named_merged_and_rejected(tab, made):
     tab.until("document.querySelector('#concept-title').textContent === 'globe (bat)'")
 
 
+@pytest.mark.slow
 def test_two_tabs_lose_nothing_of_each_other(browser, server, made):
     with open_tab(browser, server, "&view=concepts&concept=ball") as first:
         second = Tab(first.page.context, f"http://127.0.0.1:{server.port}/?view=concepts&concept=ball")
@@ -89,6 +91,7 @@ def test_two_tabs_lose_nothing_of_each_other(browser, server, made):
         assert not first.messages + second.messages
 
 
+@pytest.mark.slow
 def test_a_killed_server_is_reported_and_verdicts_are_sent_when_it_is_back(browser, made):
     with ServeProcess(f"--run={made.folder}", "--port=0") as server:
         port = server.port

@@ -43,6 +43,7 @@ def test_the_address_is_printed_on_one_line(server):
     assert sum("token" in line for line in server.lines) == 1
 
 
+@pytest.mark.slow
 def test_a_hundred_requests_at_once_are_all_answered_alike(server, made):
     place = {"run": "run", "task": "tcav"}
     requests = [
@@ -94,12 +95,14 @@ def test_without_its_packages_the_extra_is_named(made):
     assert code == 1 and "serve needs uvicorn; pip install 'vtcav-jax[serve]'" in err
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_with_the_code_of_an_interruption(made, interruptible):
     with ServeProcess(f"--run={made.folder}", "--port=0") as server:
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(30) == 130
 
 
+@pytest.mark.slow
 def test_two_runs_and_a_concept_folder_have_one_page(tmp_path, made):
     other = make_run(tmp_path / "other", 5, seed=1, concept_clips=1)
     with ServeProcess(f"--run={made.folder},{other.folder},{made.concepts}", "--port=0") as server:

@@ -5,10 +5,11 @@ of the time of a command with invalid flags, are done before, and that there is 
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -50,39 +51,70 @@ for line in sys.stdin:
 """
 
 
+Environment = tuple[tuple[str, str], ...]
+_SERVERS: dict[tuple[int, Environment], subprocess.Popen] = {}
+
+
+@dataclass(frozen=True)
+class RunningCommand:
+    """A command that a server runs; each server runs one at a time."""
+
+    server: subprocess.Popen
+    folder: tempfile.TemporaryDirectory
+
+    def result(self) -> tuple[int, str, str]:
+        """Return exit code, stdout and stderr when the command has ended."""
+        with self.folder as folder:
+            code = _stream(self.server.stdout).readline()
+            assert code, "the process that commands are forked from has ended"
+            out, err = (Path(folder, name).read_text(encoding="utf-8") for name in ("out", "err"))
+            return int(code), out, err
+
+
 def _stream(stream: IO[str] | None) -> IO[str]:
     assert stream is not None
     return stream
 
 
-@cache
-def _server() -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", SERVER], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+def _server(number: int, environment: Environment) -> subprocess.Popen:
+    if (number, environment) not in _SERVERS:
+        _SERVERS[number, environment] = subprocess.Popen(
+            [sys.executable, "-c", SERVER],
+            cwd=ROOT,
+            env=os.environ | dict(environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+    return _SERVERS[number, environment]
 
 
 def stop_cli_server() -> None:
-    """Run the process that others are forked from."""
-    if _server.cache_info().currsize:
-        with _server() as server:
+    """End the processes that others are forked from."""
+    while _SERVERS:
+        with _SERVERS.popitem()[1] as server:
             _stream(server.stdin).close()
-        _server.cache_clear()
 
 
-def run_cli(*arguments, program="main.start()", cwd: str | Path = ROOT) -> tuple[int, str, str]:
+def start_cli(
+    *arguments,
+    program: str = "main.start()",
+    cwd: str | Path = ROOT,
+    number: int = 0,
+    environment: Environment = (),
+) -> RunningCommand:
+    """Start `python main.py ARGUMENTS`, or a `program` that has `main`, in the server of a number and environment."""
+    command = RunningCommand(_server(number, environment), tempfile.TemporaryDirectory())
+    output_files = [str(Path(command.folder.name, name)) for name in ("out", "err")]
+    stdin = _stream(command.server.stdin)
+    stdin.write(json.dumps([program, list(map(str, arguments)), *output_files, str(cwd)]) + "\n")
+    stdin.flush()
+    return command
+
+
+def run_cli(*arguments, program: str = "main.start()", cwd: str | Path = ROOT) -> tuple[int, str, str]:
     """Return exit code, stdout and stderr of `python main.py ARGUMENTS`, or of a `program` that has `main`."""
-    server = _server()
-    with tempfile.TemporaryDirectory() as folder:
-        output_files = [Path(folder, name) for name in ("out", "err")]
-        _stream(server.stdin).write(
-            json.dumps([program, list(map(str, arguments)), *map(str, output_files), str(cwd)]) + "\n"
-        )
-        _stream(server.stdin).flush()
-        code = _stream(server.stdout).readline()
-        assert code, "the process that commands are forked from has ended"
-        out, err = (path.read_text(encoding="utf-8") for path in output_files)
-        return int(code), out, err
+    return start_cli(*arguments, program=program, cwd=cwd).result()
 
 
 def command_context() -> CommandContext:

@@ -86,6 +86,7 @@ def test_empty_batches_have_the_same_columns(clips):
     assert all(len(value) == 0 for value in empty.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("score_fn", ["logit", "margin"])
 def test_derivatives_equal_those_of_scored_clips(network, vectors, score_fn):
     source = open_source("worlds:small:3:0")

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+from tests.support.devices import device_environment
 from tests.support.planted_experiment import CLIPS, QUICK, TARGETS, run_experiment
 from vtcav_jax import distributed
 from vtcav_jax.tcav.features import encode as feature_encoding
@@ -51,9 +51,9 @@ EXACT = [
 P = ("p", "p_adjusted", "p_step", "p_unit", "p_sign_count", "auc_p")
 
 
-def started(folder: Path, run: Path, processes=1, process=0, port=0, **more: str) -> subprocess.Popen[str]:
+def started(folder: Path, run: Path, processes=1, process=0, port=0, devices=1) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", SCRIPT, *map(str, (folder, run, processes, process, port))]
-    env = os.environ | {"JAX_PLATFORMS": "cpu"} | more
+    env = device_environment(devices)
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -93,7 +93,7 @@ def assert_same_table(ours, theirs):
 @pytest.mark.slow
 def test_four_devices_give_the_table_of_one(clip_folder, tmp_path):
     single = started(clip_folder, tmp_path / "one/run")
-    four = started(clip_folder, tmp_path / "four/run", XLA_FLAGS="--xla_force_host_platform_device_count=4")
+    four = started(clip_folder, tmp_path / "four/run", devices=4)
     words = last_words(single, four)
     assert [line[0] for line in words] == ["1", "4"] and words[0][1:] == words[1][1:]
     assert_same_table(rows(tmp_path / "four/run"), rows(tmp_path / "one/run"))

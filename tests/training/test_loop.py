@@ -1,7 +1,6 @@
 """Training: randomness depends on seed and step only, so an interrupted run ends like an uninterrupted one."""
 
 import csv
-import os
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from tests.support.cli_runner import run_cli, stop_cli_server
+from tests.support.devices import device_environment
 from vtcav_jax.cli.commands.train import report_accuracy
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.data import Clip, SamplingConfig, SourceItem, VideoError, open_source, stream
@@ -271,8 +272,8 @@ def test_two_devices_train_like_one(tmp_path):
     arrays_by_count = []
     for devices in (1, 2):
         out = tmp_path / str(devices)
-        env = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-        subprocess.run([sys.executable, "-c", program, str(out)], env=env, check=True, timeout=300)
+        command = [sys.executable, "-c", program, str(out)]
+        subprocess.run(command, env=device_environment(devices), check=True, timeout=300)
         arrays_by_count.append(dict(np.load(f"{out}.npz")))
     assert [int(arrays.pop("devices")) for arrays in arrays_by_count] == [1, 2]
     for name, array in arrays_by_count[0].items():
@@ -286,20 +287,23 @@ def test_a_killed_command_ends_like_an_uninterrupted_one(tmp_path):
     common = ["--task=train", "--model=small_cnn", "--videos=worlds:small:480:0", "--eval_videos=worlds:small:40:1"]
     common += ["--steps=30", "--batch_size=16", "--checkpoint_every=5", "--num_workers=1", "--learning_rate=1e-3"]
     folders = tmp_path / "unbroken", tmp_path / "killed"
-    commands = [[sys.executable, "main.py", *common, f"--run={folder}"] for folder in folders]
-    subprocess.run(commands[0], check=True, capture_output=True, timeout=300)
-    process = subprocess.Popen(commands[1], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    commands = [[*common, f"--run={folder}"] for folder in folders]
+    assert run_cli(*commands[0])[0] == 0
+    process = subprocess.Popen(
+        [sys.executable, "main.py", *commands[1]], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     while not (folders[1] / "checkpoints" / "10").exists():
         assert process.poll() is None
         time.sleep(0.05)
     process.kill()
     process.wait()
     assert not (folders[1] / "model.safetensors").exists()
-    subprocess.run(commands[1], check=True, capture_output=True, timeout=300)
+    assert run_cli(*commands[1])[0] == 0
     for name in ("metrics.csv", "accuracy.csv", "model.safetensors"):
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes(), name
-    other = subprocess.run([*commands[1], "--seed=1"], capture_output=True, text=True, timeout=300)
-    assert other.returncode == 1 and "holds a different run (seed was 0, is 1)" in other.stderr
+    code, _, errors = run_cli(*commands[1], "--seed=1")
+    stop_cli_server()
+    assert code == 1 and "holds a different run (seed was 0, is 1)" in errors
 
 
 def test_clips_are_decoded_once_as_far_as_they_fit_into_memory():

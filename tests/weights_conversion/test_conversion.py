@@ -98,6 +98,7 @@ def test_the_same_parameter_under_two_names(state):
     refusal(state | {"cls_head.fc_cls.bias": torch.ones(4)}, "some parameters twice")
 
 
+@pytest.mark.slow
 def test_several_heads_become_one_layer_with_named_classes(state, tmp_path, capsys):
     heads = {"fc_verb": torch.randn(3, 96), "fc_noun": torch.randn(2, 96)}
     body = {name: value for name, value in state.items() if not name.startswith("head.")}

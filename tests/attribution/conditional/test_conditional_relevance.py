@@ -48,6 +48,7 @@ def whole_map(context, stage, method):
     return lrp_methods.relevance_at(context, [stage, attribution.VIDEO], rules, method)[1].map
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "method"),
     [("cnn", method) for method in ("gradient_x_input", "lrp_epsilon", "lrp_gamma", "lrp_alpha_beta", "lrp_z_plus")]
@@ -152,6 +153,7 @@ def jax_layers(weights, video, tap=tap.identity_tap):
     return jax.nn.relu(convolve(hidden, b)).reshape(len(video), -1) @ head.T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["gradient_x_input", "lrp_epsilon", "lrp_z_plus"])
 def test_channels_equal_masked_relevance_of_zennit(method):
     torch = pytest.importorskip("torch")

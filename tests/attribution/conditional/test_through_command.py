@@ -29,6 +29,8 @@ from vtcav_jax.stats import intervals
 from vtcav_jax.tcav.vector_file import VECTORS_FILE
 from vtcav_jax.worlds import make_clips
 
+pytestmark = pytest.mark.slow
+
 STAGE, CHANNELS, N = "convs.1", 64, 12
 TREE = "horizontal\n  direction:left\n  direction:right\nvertical\n  direction:up\n  direction:down\n"
 

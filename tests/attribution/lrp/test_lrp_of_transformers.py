@@ -161,6 +161,7 @@ def gelu(block: Any, x: np.ndarray) -> np.ndarray:
     return x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["attn_lrp", "lrp_epsilon", "cp_lrp"])
 @pytest.mark.parametrize("name", ["videomae", "vivit"])
 def test_attention_block_by_hand(name, method, float64):

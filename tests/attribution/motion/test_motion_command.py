@@ -221,6 +221,7 @@ def test_each_clip_has_the_prediction_and_its_probability_beside_the_explained_c
 
 def test_examples_of_one_class_are_spread_over_the_predictions():
     fields = ClipMotionRow.__dataclass_fields__.values()
-    values: dict[str, Any] = {field.name: "" if field.type is str else 0.0 for field in fields} | {"clip_index": 0}
-    rows = [(i, ClipMotionRow(**values | {"answer": "a", "prediction": name})) for i, name in enumerate("aaabca")]
+    values: dict[str, Any] = {field.name: "" if field.type is str else 0.0 for field in fields}
+    values["clip_index"] = 0
+    rows = [(i, ClipMotionRow(**dict(values, answer="a", prediction=name))) for i, name in enumerate("aaabca")]
     assert [i for i, _ in select_examples(rows, 4)] == [0, 3, 4, 1]

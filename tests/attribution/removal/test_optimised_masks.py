@@ -109,15 +109,10 @@ def test_costs_are_known_and_limited():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("network", "method", "ratio"),
-    [
-        ("worlds_cnn", "extremal", 4),
-        ("worlds_cnn", "step", 4),
-        ("worlds_swin", "extremal", 2),
-        ("worlds_swin", "step", 1.2),
-    ],
+    [("worlds_cnn", "step", 4), ("worlds_swin", "extremal", 2)],
 )
 def test_masks_of_trained_networks_are_on_the_key(network, method, ratio):
-    clips = vtcav.worlds.make_clips("small", 16, seed=310)
+    clips = vtcav.worlds.make_clips("small", 8, seed=310)
     for question in ("direction", "shape"):
         values = attribute(vtcav.load(network), clips.frames, question, method).map
         on_key = (values * clips.masks["key_box"]).sum((1, 2, 3)) / values.sum((1, 2, 3))

@@ -35,6 +35,7 @@ def score(net, video):
     return lambda clips: np.asarray(model.score(jnp.asarray(clips)), np.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("baseline", ["mean", "hold"])
 def test_single_segments_by_definition(net, video, score, baseline):
     ids = segments.grid((4, 12, 12), CELLS)
@@ -76,6 +77,7 @@ def test_methods_agree_where_they_are_equal(net, video):
         assert complete.forward_passes == 256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["kernel_shap", "rise", "occlusion", "frame_shapley"])
 def test_batches_of_masks_do_not_change_maps(net, video, monkeypatch, name):
     options = {"kernel_shap": {"masks": 26, "cells": CELLS}, "rise": {"masks": 26, "cells": CELLS}}.get(name, {})
@@ -88,6 +90,7 @@ def test_batches_of_masks_do_not_change_maps(net, video, monkeypatch, name):
     assert len(together[1:].map) == 1 and apart.forward_passes == together.forward_passes
 
 
+@pytest.mark.slow
 def test_segments_of_each_clip(net, video):
     clips = make_clips("small", n=2, seed=5).frames
     ids = segments.supervoxels(clips / 255.0, (2, 4, 4))
@@ -161,6 +164,7 @@ def test_targets_share_passes(net, video):
             assert shared.method == name
 
 
+@pytest.mark.slow
 def test_every_method_accepts_the_shortest_clips(net):
     clip = np.random.default_rng(0).normal(size=(1, 2, 12, 12, 3)).astype(np.float32)
     for name in PERTURBATION_METHODS:

@@ -247,6 +247,7 @@ def run(tmp_path_factory):
     return run
 
 
+@pytest.mark.slow
 def test_removal_methods_print_their_passes_and_store_errors(tmp_path, capsys):
     folder = tmp_path / "run"
     settings: dict[str, Any] = dict(model="worlds_cnn", videos="worlds:small:2:3", run=folder, num_workers=0)

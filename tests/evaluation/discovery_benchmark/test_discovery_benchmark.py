@@ -100,6 +100,7 @@ def test_the_interval_of_a_rank_correlation_contains_it():
     assert run.measure_interval("USE", lower_draws)[1:] == pytest.approx((0.7025, 0.7975))
 
 
+@pytest.mark.slow
 def test_importance_is_the_loss_of_a_small_part_of_a_concept(network, clips):
     """Against finite differences: the share of the contribution is small, so that the network is nearly linear."""
     video, share = quantise_and_normalise(network, clips.video), 1e-2

@@ -62,6 +62,7 @@ def skills(cells, about, others=None):
     return {axis: float(bootstrap_skill(parts, 0)[0]) for axis, parts in parts_by_metric.items()}
 
 
+@pytest.mark.slow
 def test_the_true_map_scores_1_and_no_map_more():
     about = known()
     values = skills(about.true_map, about, about.other_true_maps["other"])
@@ -73,6 +74,7 @@ def test_the_true_map_scores_1_and_no_map_more():
         assert min(values.values()) > -0.1 and 0.3 < max(values.values()) <= 1
 
 
+@pytest.mark.slow
 def test_scores_depend_only_on_the_order_of_the_cells():
     about = known()
     cells = about.areas[:, 0] + np.random.default_rng(1).random(about.true_map.shape)

@@ -37,6 +37,7 @@ def test_frames_follow_the_clips():
     assert concatenate_attributions([maps, make_maps(1, with_frames=False)]).frames is None
 
 
+@pytest.mark.slow
 def test_the_html_has_an_animation_of_the_first_clips_in_bounds():
     from PIL import Image
 
@@ -85,6 +86,7 @@ def test_the_numbers_are_those_of_the_maps():
     assert np.isnan(clip_profiles(empty)).all() and empty._repr_html_().count("<tr>") == 2
 
 
+@pytest.mark.slow
 def test_arrays_animations_and_figures_can_be_saved(tmp_path):
     maps = make_maps(2)
     with np.load(maps.save(tmp_path / "maps.npz"), allow_pickle=False) as stored:

@@ -188,6 +188,7 @@ def test_a_killed_run_continues_and_encodes_nothing_twice(clip_folder, tmp_path,
         assert (results.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_underpowered_runs_fail_before_encoding(clip_folder, tmp_path, monkeypatch):
     def never(*args, **more):
         raise AssertionError("nothing may be encoded")
@@ -216,6 +217,7 @@ def test_underpowered_runs_fail_before_encoding(clip_folder, tmp_path, monkeypat
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_planning_does_not_encode(clip_folder, tmp_path, monkeypatch):
     (tmp_path / "concepts").symlink_to(clip_folder / "concepts")
     sets, source, store = (

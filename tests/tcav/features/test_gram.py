@@ -1,6 +1,5 @@
 """Tests of encoding and products: batching, padding, pooling and spilling do not change results."""
 
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
+from tests.support.devices import device_environment
 from tests.support.typed import compile_count, present, set_stages
 from vtcav_jax import tap as taps
 from vtcav_jax.runtime import Runtime
@@ -258,8 +258,7 @@ np.savez(sys.argv[1], devices=jax.device_count(), **arrays)
 @pytest.mark.slow
 def test_four_devices_give_what_one_gives(model, videos, tmp_path):
     path = tmp_path / "four.npz"
-    flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"}
-    subprocess.run([sys.executable, "-c", SCRIPT, str(path)], env=os.environ | flags, check=True)
+    subprocess.run([sys.executable, "-c", SCRIPT, str(path)], env=device_environment(4), check=True)
     with np.load(path) as four:
         assert four["devices"] == 4
         names = ("kernel", "cross", "gradients")

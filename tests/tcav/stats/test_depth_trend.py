@@ -9,7 +9,7 @@ from vtcav_jax.tcav.stats.depth_trend import depth_trend
 from vtcav_jax.tcav.stats.vectors import FitConfig, label_vector
 
 CLIPS_PER_VIDEO, FEATURES, STAGES = 2, 12, 3
-SLOW = [pytest.param(*values, marks=pytest.mark.slow) for values in ((1.0, 20), (3.0, 20), (1.0, 5))]
+DRAWS = 150  # a level of 0.13 or more would be detected with a probability above 0.95
 
 
 def test_the_slope_is_that_of_a_line():
@@ -54,12 +54,12 @@ def simulated_p(rng: np.random.Generator, shifts: tuple[float, ...], n_target_vi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("shift", "n_target_videos"), [(0.0, 20), (3.0, 5), *SLOW])
+@pytest.mark.parametrize(("shift", "n_target_videos"), [(0.0, 20), (1.0, 20), (3.0, 5)])
 def test_the_level_holds_for_effects_that_are_equal_at_all_stages(shift, n_target_videos):
     """The hypothesis is that the slope is 0, whether or not there is an effect."""
     rng = np.random.default_rng(1)
-    p = np.array([simulated_p(rng, (shift,) * STAGES, n_target_videos) for _ in range(300)])
-    assert (p <= 0.05).mean() <= 0.07
+    p = np.array([simulated_p(rng, (shift,) * STAGES, n_target_videos) for _ in range(DRAWS)])
+    assert (p <= 0.05).mean() <= 0.08
 
 
 def test_a_rising_effect_is_detected():

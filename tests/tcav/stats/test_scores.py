@@ -85,6 +85,7 @@ def planted(video, tap=identity_tap):
     return jnp.stack([jnp.exp(brightness[:, 0]), -jnp.exp(brightness[:, 0]), jnp.tanh(brightness[:, 1])], -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["none", "space", "all"])
 @pytest.mark.parametrize("estimator", ["logistic", "ridge", "mean_difference"])
 def test_a_network_with_sign_counts_0_and_1(pool, estimator):

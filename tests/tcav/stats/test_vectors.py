@@ -107,6 +107,7 @@ def test_gram_solution_is_the_primal_optimum(lam, d):
         assert (fitted.a[i][row == 0] == 0).all() and abs(fitted.a[i].sum()) < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["logistic", "ridge", "mean_difference"])
 def test_many_small_sets_equal_one_at_a_time(estimator):
     """Compare vectors fitted with one K per vector, with a common K, and one at a time."""
