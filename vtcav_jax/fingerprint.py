@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
@@ -15,7 +17,8 @@ def fingerprint(model: Any) -> str:
     """Return a hash of a network's parameters and of the source file that defines it."""
     hasher = hashlib.sha256()
     for path, leaf in tree_flatten_with_path(model)[0]:
-        array = np.asarray(leaf)
+        is_key = isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
         hasher.update(f"{keystr(path)} {array.dtype} {array.shape}".encode())
         hasher.update(array.tobytes())
     maker = getattr(model, "func", type(model))

@@ -1,5 +1,7 @@
 """Functions, linen and nnx modules as networks: stages, values, gradients, and errors."""
 
+import os
+import subprocess
 import sys
 from typing import Any
 
@@ -231,6 +233,51 @@ def test_nnx_submodules_are_stages():
     block = module.blocks[1](module.blocks[0](module.conv(VIDEO)))
     np.testing.assert_allclose(values["blocks.1"], block, rtol=1e-5, atol=1e-5)
     assert NnxBlock.__call__.__qualname__ == "NnxBlock.__call__"  # classes are as before
+
+
+def test_modules_with_dropout_are_explained_in_evaluation_mode_only():
+    module = NnxNet(nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"training mode \(dropout\.deterministic is False\); call module\.eval\(\)"):
+        from_nnx(module, clip=CLIP)
+    module.eval()
+    network = from_nnx(module, clip=CLIP, classes=("a", "b", "c", "d"))
+    other = NnxNet(nnx.Rngs(params=nnx.RngStream(jax.random.key(0), tag="params"), default=1))
+    other.eval()
+    nnx.update(other, nnx.state(module, nnx.Param))
+    same = from_nnx(other, clip=CLIP, classes=("a", "b", "c", "d"))
+    assert network.identity() == same.identity()  # the state of random numbers is no weight
+    assert vtcav_jax.attribute(network, VIDEO, "b", "saliency").map.shape == (2, 4, 8, 8)
+
+
+@pytest.mark.slow
+def test_identities_are_the_same_in_every_process(tmp_path):
+    (tmp_path / "own_nets.py").write_text(
+        "import jax\nfrom flax import linen, nnx\nfrom vtcav_jax import ClipSpec, from_linen, from_nnx\n"
+        "CLIP = ClipSpec(frames=2, size=4)\n"
+        "class Nnx(nnx.Module):\n"
+        "    def __init__(self):\n"
+        "        rngs = nnx.Rngs(0)\n"
+        "        self.conv, self.drop = nnx.Conv(3, 4, (1, 3, 3), rngs=rngs), nnx.Dropout(0.5, rngs=rngs)\n"
+        "        self.act = nnx.static(jax.nn.gelu) if hasattr(nnx, 'static') else jax.nn.gelu\n"
+        "    def __call__(self, video):\n        return self.drop(jax.nn.gelu(self.conv(video))).mean((1, 2, 3))\n"
+        "class Linen(linen.Module):\n"
+        "    act: object = jax.nn.gelu\n"
+        "    @linen.compact\n"
+        "    def __call__(self, video):\n        return self.act(linen.Dense(4)(video)).mean((1, 2, 3))\n"
+        "def print_identities():\n"
+        "    module, other = Nnx(), Linen()\n"
+        "    module.eval()\n"
+        "    variables = other.init(jax.random.key(0), jax.numpy.zeros((1, *CLIP.shape)))\n"
+        "    print(from_nnx(module, clip=CLIP).identity(), from_linen(other, variables, clip=CLIP).identity())\n"
+    )
+    command = [sys.executable, "-c", "import own_nets; own_nets.print_identities()"]
+    outputs = {
+        subprocess.run(
+            command, cwd=tmp_path, env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+        ).stdout
+        for seed in "12"
+    }
+    assert len(outputs) == 1 and "weights" in outputs.pop()
 
 
 def test_fingerprints_cover_weights_and_source():

@@ -15,7 +15,8 @@ from tests.support.figure_geometry import (
     texts_outside,
     written,
 )
-from vtcav_jax.report.figures import confusion, estimates, labels, motion, tcav, tcav_groups, text_width
+from vtcav_jax.report import text_width
+from vtcav_jax.report.figures import confusion, estimates, labels, motion, tcav, tcav_groups
 from vtcav_jax.report.figures.pyramid import pyramid_graph_figure, select_displayed
 from vtcav_jax.report.figures.svg import Canvas
 from vtcav_jax.runs.accuracy_rows import ClassAccuracyRow, ConfusionRow

@@ -253,15 +253,15 @@ def test_the_first_sentence_says_that_there_are_too_few_videos(tmp_path):
     ]
     for i, (subset, target_videos, expected) in enumerate(
         (
-            (rows, 30, "the tests of ring (dynamic), whose concept clips or negatives come from 3 source videos."),
-            (rows[:1], 30, "all tests, whose concept clips or negatives come from 3 source videos."),
-            (rows[1:], 1, "the target clips, which come from 1 source video."),
+            (rows, 30, "the concept clips or negatives of the tests of ring (dynamic) come from 3 source videos"),
+            (rows[:1], 30, "the concept clips or negatives of all tests come from 3 source videos"),
+            (rows[1:], 1, "the target clips come from 1 source video"),
         )
     ):
         few = [replace(r, n_target_videos=target_videos) for r in subset]
         folder = run_folder(tmp_path / str(i), few)
         (answers,) = tcav_text.class_answers(open_run_folder(folder))
-        assert answers.limits == f"No conclusion about other videos is possible from {expected}"
+        assert answers.limits == f"No conclusion about other videos is possible: {expected}; at least 5 are needed."
         assert write_report(folder).read_text().index(answers.limits) < write_report(folder).read_text().index("<table")
 
 

@@ -67,6 +67,16 @@ def test_a_lock_outlives_the_record_that_a_run_replaces(tmp_path):
     assert not other().returncode and not (folder / lock.LOCK_FILE).exists()
 
 
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / "run"  # permissions do not bind root
+    with (
+        lock.exclusive_folders(),
+        pytest.raises(ValueError, match=r"cannot write into .*run: .*; choose another folder"),
+    ):
+        lock.lock_folder(folder)
+
+
 def test_a_run_that_was_killed_before_its_record_continues(tmp_path):
     for name in ("flags.txt", lock.LOCK_FILE, ".run.json.part0123"):
         (tmp_path / name).touch()

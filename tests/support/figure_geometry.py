@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from vtcav_jax.report.figures.matplotlib_figure import MOVE
-from vtcav_jax.report.figures.text_width import text_width
+from vtcav_jax.report.text_width import text_width
 
 ASCENT, DESCENT = 8.5, 2.5  # pixels above and below the baseline that letters take
 

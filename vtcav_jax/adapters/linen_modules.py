@@ -16,6 +16,7 @@ from vtcav_jax.adapters.stages import (
     make_layout,
     number_calls,
     source_identity,
+    stable_repr,
     tap_output,
 )
 from vtcav_jax.clip_spec import ClipSpec
@@ -72,7 +73,7 @@ def from_linen(
     return adapt(
         run,
         dict(variables),
-        identity=source_identity(type(module)) + repr(module) + layout + repr(further),
+        identity=source_identity(type(module)) + stable_repr(module) + layout + stable_repr(further),
         clip=clip,
         classes=classes,
         name=name or type(module).__name__,

@@ -18,10 +18,12 @@ from vtcav_jax.adapters.stages import (
     make_layout,
     number_calls,
     source_identity,
+    stable_repr,
     tap_output,
 )
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.models.network import Network
+from vtcav_jax.names import abridged_list
 from vtcav_jax.tap import Tap
 
 _CALLS_LOCK = threading.RLock()  # while classes are traced with a tap
@@ -47,11 +49,11 @@ def from_nnx(
     The arguments are those of `from_linen`.
     """
     axes, stage_layout, further = axes_of(layout), make_layout(grids), dict(arguments or {})
-    graph, state = nnx.split(module)
+    _require_evaluation_mode(module)
+    graph, random_state, state = nnx.split(module, nnx.RngState, ...)  # random numbers are no parameters
 
     def run(state: Any, video: Array, tap: Tap) -> Any:
-        bound = nnx.merge(graph, state)
-
+        bound = nnx.merge(graph, random_state, state)
         stage_tap = number_calls(lambda stage, value: stage_layout.apply(tap, stage, value))
         with _tapped_calls(bound, stage_tap):
             return logits(bound(jnp.transpose(video, axes), **further))
@@ -60,12 +62,25 @@ def from_nnx(
     return adapt(
         run,
         state,
-        identity=source_identity(*sorted(modules, key=str)) + str(graph) + layout + repr(further),
+        identity=source_identity(*sorted(modules, key=str)) + stable_repr(graph) + layout + stable_repr(further),
         clip=clip,
         classes=classes,
         name=name or type(module).__name__,
         grids=grids,
     )
+
+
+def _require_evaluation_mode(module: nnx.Module) -> None:
+    """Raise ValueError if dropout is active or batch norm uses the statistics of the batch."""
+    modes = {"deterministic": False, "use_running_average": False}  # attributes that `module.eval()` sets to true
+    parts = [
+        ".".join(map(str, (*path, name)))
+        for path, part in nnx.iter_modules(module)
+        for name, in_training in modes.items()
+        if getattr(part, name, None) is in_training
+    ]
+    if parts:
+        raise ValueError(f"the module is in training mode ({abridged_list(parts)} is False); call module.eval() first")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import fnmatch
 import hashlib
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -213,6 +214,11 @@ def source_identity(*objects: Any) -> str:
         except (OSError, TypeError):  # defined in a session without a file
             hasher.update(_code_bytes(plain))
     return hasher.hexdigest()
+
+
+def stable_repr(value: Any) -> str:
+    """Return the `repr` without addresses of functions and objects, which differ between processes."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _code_bytes(item: Any) -> bytes:

@@ -153,9 +153,10 @@ def run_header(run: RunFolder) -> str:
             ("networks", ", ".join(networks)),
             ("clips per question", f"at most {max(row.n_clips for row in run.method_score_rows)}"),
         ]
-    predictions_by_target = tcav_limits.predictions_by_target(run.prediction_rows)
+    predictions_by_target = tcav_limits.predictions_by_target(run)
     if len(predictions_by_target) > MAX_NAMED_CLASSES:
-        text = f"{tcav_limits.accuracy_text(run.prediction_rows)} of {count_noun(len(predictions_by_target), 'class')}"
+        predictions = list(chain.from_iterable(predictions_by_target.values()))
+        text = f"{tcav_limits.accuracy_text(predictions)} of {count_noun(len(predictions_by_target), 'class')}"
         pairs.append(("accuracy", text))
     else:
         for target, predictions in predictions_by_target.items():

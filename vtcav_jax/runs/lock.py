@@ -41,9 +41,8 @@ def lock_folder(folder: str | Path) -> None:
     path = folder / LOCK_FILE
     if locks is None or path in locks or fcntl is None or (folder.exists() and not folder.is_dir()):
         return
-    folder.mkdir(parents=True, exist_ok=True)
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor = _open_lock(path)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -60,6 +59,14 @@ def lock_folder(folder: str | Path) -> None:
             locks[path] = descriptor
             return
         os.close(descriptor)  # its previous owner has removed the file since it was opened
+
+
+def _open_lock(path: Path) -> int:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise ValueError(f"cannot write into {path.parent}: {error.strerror}; choose another folder") from error
 
 
 def is_lock(path: Path) -> bool:

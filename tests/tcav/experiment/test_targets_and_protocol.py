@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support.planted_experiment import CLASSES, NETWORK, QUICK, run_experiment
+from vtcav_jax import models
 from vtcav_jax.data import open_source
 from vtcav_jax.tcav.experiment.config import ExperimentConfig
 from vtcav_jax.tcav.experiment.dataset import clips_by_class
@@ -31,10 +32,13 @@ def test_classes_without_clips_are_reported_together(clip_folder):
             clips_by_class(network, targets, source, None, 0)
     with pytest.raises(ValueError, match="pass at least one target; the network has red, moves"):
         clips_by_class(network, [], source, None, 0)
-    unlabelled = replace(network, heads={"colour": network.heads["label"]})
-    classes, notes = clips_by_class(unlabelled, ["red", "r*"], source, None, 0)
+    joined = replace(network, heads={"colour": network.heads["label"]})
+    classes, notes = clips_by_class(joined, ["red"], source, None, 0)
+    assert [len(target.rows) for target in classes] == [7] and classes[0].is_labelled and not notes
+    unlabelled = replace(network, heads={"mood": ("calm", "rash", *map(str, range(len(CLASSES))))})
+    classes, notes = clips_by_class(unlabelled, ["rash", "r*"], source, None, 0)
     assert [len(target.rows) for target in classes] == [7 * len(CLASSES)] and not classes[0].is_labelled
-    assert notes == [f"{source.spec} has no labels for red: all its clips are used"]
+    assert notes == [f"{source.spec} has no labels for rash: all its clips are used"]
 
 
 @pytest.mark.slow
@@ -74,3 +78,18 @@ def test_the_sign_test_of_runs_is_exact():
     assert sign_test_against_half(np.ones(5)) == 2 / 2**5
     assert sign_test_against_half(np.array([0.0, 0.5, 1.0])) == sign_test_against_half(np.full(3, 0.5)) == 1
     assert sign_test_against_half(np.array([0.9, 0.8, 0.7, 0.6, 0.1])) == pytest.approx(2 * (1 + 5) / 2**5)
+
+
+def test_classes_of_an_own_network_are_joined_with_labels_by_name():
+    source = open_source("worlds:small:24:5")
+    network = models.Network(
+        models.make("small_cnn"), models.PRESETS["small_cnn"].clip_spec, {"label": ("Up", "left", "right", "other")}
+    )
+    classes, notes = clips_by_class(network, ["left", "Up"], source, None, 0)
+    names = source.heads["direction"]
+    for target, name in zip(classes, ("left", "up"), strict=True):
+        expected = [i for i, item in enumerate(source.items) if names[item.labels["direction"]] == name]
+        assert list(target.rows) == expected and expected and target.is_labelled
+    assert notes == []
+    with pytest.raises(ValueError, match=r"no clip of .* has the label other"):
+        clips_by_class(network, ["other"], source, None, 0)

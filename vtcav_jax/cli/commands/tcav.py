@@ -99,12 +99,13 @@ def tcav(args: TcavArguments, context: CommandContext) -> None:
 
 def tcav_summary(results: ExperimentResults, config: ExperimentConfig, *, random_weights: bool = False) -> str:
     """Return the findings as a table and as sentences, with the calibration of the tests and the work done."""
-    n_findings = sum(map(is_finding, results.rows))
+    n_findings, run = sum(map(is_finding, results.rows)), open_run_folder(results.folder)
+    unlabelled = run.content.get("unlabelled_targets", ())
     lines = [
         f"{n_findings} of {count_noun(results.family_size, 'test')} are significant (family-wise error rate"
         f" {config.alpha:g}, correction {config.correction})"
         + (f", among clips of equal {config.within}" if config.within else ""),
-        *(finding_lines(results.rows, config.statistic) if n_findings else ()),
+        *(finding_lines(results.rows, config.statistic, unlabelled) if n_findings else ()),
         "",
         *_other_verdict_lines(results.rows),
         *_calibration_lines(results.calibration, results.rows, config.alpha),
@@ -116,15 +117,18 @@ def tcav_summary(results: ExperimentResults, config: ExperimentConfig, *, random
         "",
         *([f"{RANDOM_WEIGHTS_NOTICE} {RANDOM_WEIGHTS_PREFIX}"] if random_weights else ()),
     ]
-    for answer in class_answers(open_run_folder(results.folder)):
+    for answer in class_answers(run):
         lines += [f"{answer.target}: {answer.limits}"] if answer.limits else []
         lines += [headline for headline, _ in answer.findings]
         lines += [f"{answer.target}: {answer.no_effect_text}"] if answer.no_effect_text else []
     return "\n".join([*lines, "", f"all tests: {results.folder / SCORES_CSV}"])
 
 
-def finding_lines(rows: Sequence[ScoreRow], statistic: str) -> list[str]:
-    """Return a table of the significant tests, class by class, the largest effects first."""
+def finding_lines(rows: Sequence[ScoreRow], statistic: str, unlabelled: Sequence[str] = ()) -> list[str]:
+    """Return a table of the significant tests, class by class, the largest effects first.
+
+    The clips of `unlabelled` classes have no labels.
+    """
     findings = [row for row in rows if is_finding(row)]
     if not findings:
         return []
@@ -140,7 +144,8 @@ def finding_lines(rows: Sequence[ScoreRow], statistic: str) -> list[str]:
     lines, next_line = [], iter(table_lines)
     for target, target_rows in rows_of_target.items():
         unit, clips = effect_unit(statistic, target_rows[0].score_fn), count_noun(target_rows[0].n_clips, "clip")
-        lines += ["", f"{target}: {unit} (95 % CI over source videos), {clips} of the class", f"  {heading}"]
+        of_class = "without labels" if target in unlabelled else "of the class"
+        lines += ["", f"{target}: {unit} (95 % CI over source videos), {clips} {of_class}", f"  {heading}"]
         lines += [f"  {next(next_line)}" for _ in target_rows]
     return lines
 

@@ -20,13 +20,13 @@ from vtcav_jax.report.figures.labels import MAX_ROW_NAME, Legend, NameLabels, dr
 from vtcav_jax.report.figures.motion import RUN_COLOURS
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, draw_mark, slug
-from vtcav_jax.report.figures.text_width import LINE_HEIGHT, wrap_text
 from vtcav_jax.report.glossary import linked_paragraph
 from vtcav_jax.report.html import Section
 from vtcav_jax.report.run_reader import RunFolder, unique_in_order
 from vtcav_jax.report.sections.time_sensitivity import time_sensitivity_comparison_sections
 from vtcav_jax.report.text import tcav_limits
 from vtcav_jax.report.text.names import join_names
+from vtcav_jax.report.text_width import LINE_HEIGHT, wrap_text
 from vtcav_jax.runs.attribution_rows import ClassMotionRow
 from vtcav_jax.runs.tables import escape_formula
 from vtcav_jax.runs.tcav_rows import ScoreRow
@@ -134,7 +134,7 @@ def comparison_intro(runs: Sequence[RunFolder]) -> str:
     columns = unique_in_order([name for run in runs for name in run.config])
     differing = [n for n in columns if len({_setting(run, n) for run in runs}) > 1]
     rows = [("", (name, *(_setting(run, name) for run in runs))) for name in differing]
-    run_predictions = [tcav_limits.predictions_by_target(run.prediction_rows) for run in runs]
+    run_predictions = [tcav_limits.predictions_by_target(run) for run in runs]
     rows += [
         (
             "",

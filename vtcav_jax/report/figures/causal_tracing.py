@@ -9,7 +9,7 @@ from vtcav_jax.report.figures.labels import MAX_ROW_NAME, NameLabels, draw_label
 from vtcav_jax.report.figures.motion import format_share
 from vtcav_jax.report.figures.svg import Canvas, Figure
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, slug
-from vtcav_jax.report.figures.text_width import LINE_HEIGHT
+from vtcav_jax.report.text_width import LINE_HEIGHT
 
 TOP, ROW_HEIGHT, GAP = 52, 22, 4
 MIN_LABELLED_WIDTH = 20  # pixels of a cell with its number

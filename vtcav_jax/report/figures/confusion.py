@@ -19,7 +19,7 @@ from vtcav_jax.report.figures.labels import (
 )
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number
 from vtcav_jax.report.figures.tcav import slug
-from vtcav_jax.report.figures.text_width import LINE_HEIGHT
+from vtcav_jax.report.text_width import LINE_HEIGHT
 from vtcav_jax.runs.accuracy_rows import GROUP_SEPARATOR, ClassAccuracyRow, ConfusionRow
 
 MAX_NAMED_CLASSES = 40  # more are drawn without their names

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vtcav_jax.report.figures.svg import Canvas, Number
-from vtcav_jax.report.figures.text_width import LINE_HEIGHT, text_width, wrap_text
+from vtcav_jax.report.text_width import LINE_HEIGHT, text_width, wrap_text
 
 MAX_ROW_NAME = 170  # pixels of one line beside an axis; longer names have several
 COLUMN_ANGLE = 60  # degrees of the names of columns

@@ -9,7 +9,7 @@ from vtcav_jax.report.effect_sizes import format_percent
 from vtcav_jax.report.figures.labels import MAX_ROW_NAME, Legend, NameLabels, draw_label
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, draw_left_axis, slug
-from vtcav_jax.report.figures.text_width import LINE_HEIGHT, text_width
+from vtcav_jax.report.text_width import LINE_HEIGHT, text_width
 from vtcav_jax.runs.attribution_rows import ClassMotionRow, ClipMotionRow, ProfileRow
 
 SHARE_STYLES = {

@@ -10,8 +10,8 @@ from vtcav_jax.report.effect_sizes import format_number, format_p, format_percen
 from vtcav_jax.report.figures.labels import MAX_ROW_NAME, NameLabels, draw_label
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
 from vtcav_jax.report.figures.tcav import FIGURE_WIDTH, draw_left_axis, slug
-from vtcav_jax.report.figures.text_width import text_width
 from vtcav_jax.report.text.pyramid import exceeds_chance, format_node_share, level_name
+from vtcav_jax.report.text_width import text_width
 from vtcav_jax.runs.pyramid_rows import AblationRow, EdgeRow, NodeRow, PyramidFacts
 
 MAX_DRAWN_EDGES, MAX_DRAWN_NODES = 30, 40  # per level

@@ -13,7 +13,7 @@ from markupsafe import escape
 
 from vtcav_jax.assets import read_asset
 from vtcav_jax.atomic import write_text
-from vtcav_jax.report.figures.text_width import LINE_HEIGHT, wrap_text
+from vtcav_jax.report.text_width import LINE_HEIGHT, wrap_text
 
 # Distinguishable with colour vision deficiency, on light and dark backgrounds
 THEME_CSS = read_asset("vtcav_jax.report", "theme.css")

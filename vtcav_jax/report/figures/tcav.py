@@ -29,7 +29,7 @@ from vtcav_jax.report.figures.labels import (
 )
 from vtcav_jax.report.figures.svg import Canvas, Figure, Number, Scale, fit_scale, format_tick
 from vtcav_jax.report.figures.tcav_groups import FIGURE_WIDTH, draw_left_axis, draw_stage_names, group_effect
-from vtcav_jax.report.figures.text_width import LINE_HEIGHT, wrap_text
+from vtcav_jax.report.text_width import LINE_HEIGHT, wrap_text
 from vtcav_jax.runs.tcav_depth_rows import GroupEffectRow
 from vtcav_jax.runs.tcav_rows import ScoreRow
 from vtcav_jax.tcav.experiment.verdicts import is_finding

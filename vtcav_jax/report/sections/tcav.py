@@ -197,9 +197,10 @@ def steering_section(run: RunFolder) -> Section | None:
     text = (
         "This check moves the activations of the [[target clips|target clip]] along the [[concept vector]] of each"
         " finding and runs the rest of the network. Step: multiples of the distance from the mean of the negatives to"
-        " the mean of the concept clips. Predicted change: derivative times distance. If the score changes in the other"
-        " direction than predicted (half the difference between both steps), the test is [[inconclusive]]. Grey: this"
-        " step has the other sign."
+        " the mean of the concept clips. Predicted change: derivative times this distance; the effects above are"
+        " smaller, since they take the distance of clips that the vector was not trained on. If the score changes in"
+        " the other direction than predicted (half the difference between both steps), the test is [[inconclusive]]."
+        " Grey: this step has the other sign."
     )
     columns = ("class", "stage", "concept", "comparison", "step", "change of the score", "95 % CI over videos")
     columns += ("predicted change", *(("random directions", "p") * has_controls))

@@ -91,10 +91,13 @@ def video_limits(rows: Sequence[ScoreRow]) -> str:
     if few := [row for row in rows if row.n_videos < MIN_VIDEOS]:
         names = unique_in_order([f"{row.concept} ({row.clip_type})" for row in few])
         subject = "all tests" if len(few) == len(rows) else f"the tests of {', '.join(names)}"
-        parts.append(f"{subject}, whose concept clips or negatives come from {_count_videos(few)}")
+        parts.append(f"the concept clips or negatives of {subject} come from {_count_videos(few)}")
     if rows and (n := rows[0].n_target_videos) < MIN_VIDEOS:
-        parts.append(f"the target clips, which come from {count_noun(n, 'source video')}")
-    return f"No conclusion about other videos is possible from {' and '.join(parts)}." if parts else ""
+        parts.append(f"the target clips come from {count_noun(n, 'source video')}")
+    reasons = ", and ".join(parts)
+    return (
+        f"No conclusion about other videos is possible: {reasons}; at least {MIN_VIDEOS} are needed." if parts else ""
+    )
 
 
 def _count_videos(rows: Sequence[ScoreRow]) -> str:

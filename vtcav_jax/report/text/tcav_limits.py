@@ -78,7 +78,7 @@ def caution_notes(run: RunFolder) -> list[str]:
         )
     notes += [
         sentence
-        for target, predictions in predictions_by_target(run.prediction_rows).items()
+        for target, predictions in predictions_by_target(run).items()
         if (sentence := _low_accuracy_text(target, predictions))
     ]
     notes += [f"Note: {note}." for note in run.content.get("notes", ())]
@@ -88,10 +88,13 @@ def caution_notes(run: RunFolder) -> list[str]:
     return notes
 
 
-def predictions_by_target(predictions: Sequence[PredictionRow]) -> dict[str, list[PredictionRow]]:
+def predictions_by_target(run: RunFolder) -> dict[str, list[PredictionRow]]:
+    """Return the predictions of the clips of each class, without classes of which the clips have no labels."""
+    unlabelled = run.content.get("unlabelled_targets", ())
     out: dict[str, list[PredictionRow]] = {}
-    for prediction in predictions:
-        out.setdefault(prediction.target, []).append(prediction)
+    for prediction in run.prediction_rows:
+        if prediction.target not in unlabelled:
+            out.setdefault(prediction.target, []).append(prediction)
     return out
 
 

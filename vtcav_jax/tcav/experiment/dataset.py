@@ -24,6 +24,7 @@ from vtcav_jax.models import Network
 from vtcav_jax.names import abridged_list
 from vtcav_jax.settings import concerning
 from vtcav_jax.tcav.features.cache import content_key
+from vtcav_jax.training.label_join import match_heads
 
 T = TypeVar("T")
 
@@ -247,27 +248,28 @@ def clips_by_class(
 ) -> tuple[list[TargetClass], list[str]]:
     """Return the classes that `targets` name, with the items of their clips as rows, and notes about them.
 
-    Without labels of its head, a class has all clips. A class without clips is left out if a head or a glob names it;
+    Classes are joined with the labels of the clips as in `match_heads`. Without labels of its head, a class has all
+    clips. A class without clips is left out if a head or a glob names it;
     one error lists those that are named themselves.
     """
     if not targets:
         raise ValueError(f"pass at least one target; the network has {abridged_list(network.labels)}")
     is_named = network.expand_classes(targets)
-    heads = [(head, name) for head, names in network.heads.items() for name in names]
+    labels_of_source = _source_labels(network, source)
     classes, unlabelled, without_clips = [], [], []
     for label in is_named:
         index = network.labels.index(label)
-        head, answer = heads[index]
-        rows = _labelled_items(source, head, answer)
+        source_label = labels_of_source[index]
+        rows = [i for i, item in enumerate(source.items) if source_label is None or source_label.is_of(item)]
         if not rows:
             without_clips.append(label)
             continue
-        if head not in source.heads:
+        if source_label is None:
             unlabelled.append(label)
         if max_clips is not None and len(rows) > max_clips:
             subset = np.random.default_rng([seed, index]).permutation(len(rows))[:max_clips]
             rows = [rows[i] for i in sorted(subset)]
-        classes.append(TargetClass(label, index, tuple(rows), head in source.heads))
+        classes.append(TargetClass(label, index, tuple(rows), source_label is not None))
     if missing := [label for label in without_clips if is_named[label] or not classes]:
         known = [f"{head}:{name}" for head in network.heads for name in source.heads.get(head, ())]
         labels = f", or targets with labels such as {abridged_list(known)}" if known else ""
@@ -282,14 +284,30 @@ def clips_by_class(
     return classes, notes
 
 
-def _labelled_items(source: Source, head: str, answer: str) -> list[int]:
-    """Return the items with this label; all if the source has no labels of the head."""
-    if head not in source.heads:
-        return list(range(len(source.items)))
-    if answer not in source.heads[head]:
-        return []
-    label_index = source.heads[head].index(answer)
-    return [i for i, item in enumerate(source.items) if item.labels.get(head) == label_index]
+@dataclass(frozen=True)
+class _SourceLabel:
+    """A class of a head of the source; -1 if the source does not have the class."""
+
+    head: str
+    index: int
+
+    def is_of(self, item: SourceItem) -> bool:
+        return self.index >= 0 and item.labels.get(self.head) == self.index
+
+
+def _source_labels(network: Network, source: Source) -> list[_SourceLabel | None]:
+    """Return the source's label of each logit of the network; None if the source has no labels of its head."""
+    try:
+        joins = {join.head: join for join in match_heads(network.heads, source.heads)}
+    except ValueError:  # labels of something else
+        joins = {}
+    labels: list[_SourceLabel | None] = []
+    for head, names in network.heads.items():
+        if head in joins:
+            labels += [_SourceLabel(joins[head].source_head, index) for index in joins[head].source_index]
+        else:
+            labels += [_SourceLabel(head, -1) if head in source.heads else None] * len(names)
+    return labels
 
 
 def _read_problem(path: Path, clip_spec: ClipSpec, name: str, short_clips: list[str]) -> str | None:

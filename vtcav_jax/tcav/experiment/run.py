@@ -255,6 +255,7 @@ def _complete_run_json(folder: Path, plan: Plan, results: ExperimentResults, tot
         "work": asdict(results.passes),
         "failed": {read.item.name: read.failure for read in results.failures},
         "unreadable": plan.clips.preflight.unreadable,
+        "unlabelled_targets": [target.name for target in plan.clips.classes if not target.is_labelled],
         "seconds": run_info.get("seconds", results.seconds),  # of the first run: later ones read the cache
         "family": {
             "tests": results.family_size,

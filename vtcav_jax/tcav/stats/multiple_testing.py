@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from vtcav_jax.names import count_noun
+
 CORRECTIONS = "holm", "bh", "bonferroni"
 
 
@@ -61,9 +63,9 @@ class Attainable:
                 f", or a family of at most {max_family_size} tests" if max_family_size and self.method != "bh" else ""
             )
             raise ValueError(
-                f"with {self.family_size} tests, correction {self.method} and alpha {self.alpha:g} no finding is"
-                f" possible: the smallest attainable p is {self.p_min:.3g}, adjusted {self.p_corrected:.3g}; at least"
-                f" {self.n_needed} {unit} are needed{family_text}"
+                f"with {count_noun(self.family_size, 'test')}, correction {self.method} and alpha {self.alpha:g} no"
+                f" finding is possible: the smallest attainable p is {self.p_min:.3g}, adjusted {self.p_corrected:.3g};"
+                f" at least {self.n_needed} {unit} are needed{family_text}"
             )
 
 
