@@ -60,6 +60,7 @@ function card(clip) {
   image.loading = 'lazy';
   image.alt = '';
   image.addEventListener('load', () => { if (image.naturalWidth > 64) image.style.imageRendering = 'auto'; });
+  image.addEventListener('error', () => { image.style.visibility = 'hidden'; }); // the network cannot be loaded
   image.src = pictureAddress('thumbnail', {run: state.run, task: state.task, clip: clip.clip, part: clip.part});
   const name = clip.clip + (clip.part ? ' #' + (clip.part + 1) : '');
   button.append(image, make('span', 'value', format(clip.value)), make('span', '', name));
