@@ -104,7 +104,9 @@ def speed_ratios() -> list[tuple[str, float]]:
         ("Grad-CAM, CNN / pytorch-grad-cam", row("attribution", what="Grad-CAM")["ratio"]),
         ("LRP epsilon, CNN / zennit", row("attribution", what="LRP, epsilon")["ratio"]),
         ("forward pass, Swin-T / torchvision", row("forward", **swin, clip=[32, 224, 224])["torch_ratio"]),
-        ("gradients at every stage, Swin-T / torch", row("gradients", what="every stage")["torch_ratio"]),
+        ("gradients at every stage, Swin-T / torch", row("gradients", **swin, what="every stage")["torch_ratio"]),
+        ("forward pass, MViT v2-S / torchvision", row("forward", preset="mvit_v2_s")["torch_ratio"]),
+        ("forward pass, R3D-18 / torchvision", row("forward", preset="r3d_18")["torch_ratio"]),
         ("forward pass, tiny Swin / torchvision", row("forward", preset="video_swin_tiny")["torch_ratio"]),
         ("integrated gradients, CNN / captum", row("attribution", what="integrated gradients, 16 nodes")["ratio"]),
     ]
@@ -122,7 +124,7 @@ def write_speed_chart() -> None:
     import matplotlib.pyplot as plt
 
     mpl.rcParams |= {"svg.hashsalt": "vtcav", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 11}
-    names, ratios = zip(*reversed(speed_ratios()))
+    names, ratios = zip(*sorted(speed_ratios(), key=lambda pair: pair[1]))
     figure, axes = plt.subplots(figsize=(9, 3.6), layout="constrained")
     bars = axes.barh(names, [ratio - 1 for ratio in ratios], left=1, height=0.65)
     for bar, ratio in zip(bars, ratios):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks import decode, evaluation_tables, seed_variation, tables, timing, write_tables
+from benchmarks import decode, docs_images, evaluation_tables, seed_variation, tables, timing, write_tables
 from benchmarks.torch_peer import TorchPeer
 from vtcav_jax import models, tap
 from vtcav_jax.data import open_source
@@ -163,3 +163,9 @@ def test_the_table_of_programs_compiled_ahead_of_time():
     text = tables.preflight_table([after, row, rejected])
     for cell in ("200 G", "8 GB → 2 GB", "10 ms → 2.5 ms", "9%", "does not compile: out of memory"):
         assert f"| {cell} |" in text
+
+
+def test_the_speed_chart_shows_the_stored_measurements():
+    text = (docs_images.IMAGES / "speed.svg").read_text(encoding="utf-8")
+    for name, ratio in docs_images.speed_ratios():
+        assert name in text and f"{ratio:.3g}×" in text, name
