@@ -10,7 +10,7 @@ import pytest
 from tests.support.planted_movements import SPAN, planted_label, planted_videos
 from vtcav_jax.concepts.config import OptionalMiningConfig
 from vtcav_jax.discovery.movements import clusters as clusters_module
-from vtcav_jax.discovery.movements.clusters import cluster_features, measure_stability, silhouettes
+from vtcav_jax.discovery.movements.clusters import cluster_features, measure_cluster_stability, silhouettes
 from vtcav_jax.discovery.movements.config import MovementConfig
 from vtcav_jax.discovery.movements.description import describe_movements, mirror_paths, movement_sizes
 from vtcav_jax.discovery.movements.movement_clusters import CONCEPT, RESERVED, Movements, concept_names, find_movements
@@ -190,8 +190,8 @@ def test_stability_is_over_source_videos(monkeypatch):
     features = centres[videos] + random.normal(0, 0.2, (100, 8))
     clusters = cluster_features(features, 4, 0)
     assert len({(int(c), int(v)) for c, v in zip(clusters, videos)}) == 4
-    by_video = measure_stability(features, clusters, 4, [f"video {v}" for v in videos], 0)
-    by_window = measure_stability(features, clusters, 4, [f"video {i}" for i in range(100)], 0)
+    by_video = measure_cluster_stability(features, clusters, 4, [f"video {v}" for v in videos], 0)
+    by_window = measure_cluster_stability(features, clusters, 4, [f"video {i}" for i in range(100)], 0)
     assert by_window.rand_index[0] > 0.95 > by_video.rand_index[0]
     assert by_window.overlaps[:, 0].min() > 0.95 > by_video.overlaps[:, 0].max()
 

@@ -80,16 +80,11 @@ class Snapshot:
             self._next_block = first = end
 
 
-class SnapshotFile(io.RawIOBase):
-    """Seekable file of a snapshot for decoders."""
+class SeekableBytes(io.RawIOBase):
+    """Place in a known number of bytes, of which subclasses read some."""
 
-    def __init__(self, snapshot: Snapshot):
-        self._snapshot, self._place = snapshot, 0
-        self._skipped: Sequence[tuple[int, int]] = ()
-
-    def skip_ranges(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Return zeros for bytes in these sorted ranges instead of fetching them."""
-        self._skipped = ranges
+    def __init__(self, size: int):
+        self._size, self._place = size, 0
 
     def readable(self) -> bool:
         return True
@@ -101,8 +96,21 @@ class SnapshotFile(io.RawIOBase):
         return self._place
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        self._place = max(0, offset + (0, self._place, self._snapshot.size)[whence])
+        self._place = max(0, offset + (0, self._place, self._size)[whence])
         return self._place
+
+
+class SnapshotFile(SeekableBytes):
+    """Seekable file of a snapshot for decoders."""
+
+    def __init__(self, snapshot: Snapshot):
+        super().__init__(snapshot.size)
+        self._snapshot = snapshot
+        self._skipped: Sequence[tuple[int, int]] = ()
+
+    def skip_ranges(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Return zeros for bytes in these sorted ranges instead of fetching them."""
+        self._skipped = ranges
 
     def readinto(self, buffer: Any) -> int:
         begin = self._place

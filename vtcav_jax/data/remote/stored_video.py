@@ -1,7 +1,6 @@
 """`StoredVideo`: a video that is no file of its own: an object of a store or web server, or a member of a tar file."""
 
 import hashlib
-import io
 import itertools
 import os
 from dataclasses import dataclass, replace
@@ -11,7 +10,7 @@ from typing import Any
 from vtcav_jax.checksums import json_sha256
 from vtcav_jax.data.remote.addresses import is_address, object_name, printable_address, without_signature
 from vtcav_jax.data.remote.object_store import ObjectError, ObjectVersion, store_of
-from vtcav_jax.data.remote.snapshot import SnapshotFile, cached_snapshot
+from vtcav_jax.data.remote.snapshot import SeekableBytes, SnapshotFile, cached_snapshot
 
 CHECKSUM_PREFIX = "object:"  # of contents that a store vouches for; others are the SHA-256 of the bytes
 _REQUESTS = itertools.count()
@@ -110,25 +109,12 @@ class ResolvedVideo:
                 raise ObjectError(f"{self} was replaced while it was read; run again")
 
 
-class FileRange(io.RawIOBase):
+class FileRange(SeekableBytes):
     """Seekable file of a range of another file's bytes."""
 
     def __init__(self, path: Path, offset: int, size: int):
-        self._file = path.open("rb")
-        self._offset, self._size, self._place = offset, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._place
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._place = max(0, offset + (0, self._place, self._size)[whence])
-        return self._place
+        super().__init__(size)
+        self._file, self._offset = path.open("rb"), offset
 
     def readinto(self, buffer: Any) -> int:
         self._file.seek(self._offset + self._place)

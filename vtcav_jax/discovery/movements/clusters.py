@@ -73,7 +73,7 @@ def silhouettes(features: Features, clusters: Int[np.ndarray, " w"]) -> Float[np
     return np.where(is_defined, (nearest - within) / np.maximum(np.maximum(nearest, within), 1e-12), 0.0)
 
 
-def measure_stability(
+def measure_cluster_stability(
     features: Features, clusters: Int[np.ndarray, " w"], k: int, source_videos: list[str], seed: int
 ) -> Stability:
     """Compare the clusters with those that resampled source videos give, to which all windows are assigned.

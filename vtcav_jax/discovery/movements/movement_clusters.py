@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from vtcav_jax.concepts.config import MiningConfig
 from vtcav_jax.concepts.video_scan import VideoScan
-from vtcav_jax.discovery.movements.clusters import cluster_features, measure_stability, silhouettes
+from vtcav_jax.discovery.movements.clusters import cluster_features, measure_cluster_stability, silhouettes
 from vtcav_jax.discovery.movements.config import MovementConfig
 from vtcav_jax.discovery.movements.description import (
     Paths,
@@ -91,7 +91,7 @@ def find_movements(
     clusters = cluster_features(features, k, config.seed)
     values = silhouettes(features, clusters)
     uses = _assign_uses(clusters, values, sources, movement_config.min_source_videos, config.seed)
-    stability = measure_stability(features, clusters, k, sources, config.seed)
+    stability = measure_cluster_stability(features, clusters, k, sources, config.seed)
     members = [[i for i in range(len(moving)) if clusters[i] == j and uses[i] == CONCEPT] for j in range(k)]
     shown = [rows or np.flatnonzero(clusters == j).tolist() for j, rows in enumerate(members)]
     present = [j for j in range(k) if shown[j]]

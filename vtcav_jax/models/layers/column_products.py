@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vtcav_jax.models.video_swin import largest_divisor
+
 CACHED_COLUMNS = 2_000_000  # values of a block
 CACHED_PRODUCTS = 1_200_000  # values of a block of a kernel over time, whose results are read several times
 MIN_POSITIONS = 512  # from which products of frames are faster without a stride
@@ -36,8 +38,8 @@ def column_products_conv(
     t, h, w = output_sizes(x.shape, sizes, strides, padding)
     matrix = kernel.reshape(-1, d)
     per_frame = h * w * len(matrix) * groups
-    frames = _largest_divisor(t, CACHED_COLUMNS // per_frame)
-    clips = _largest_divisor(b, CACHED_COLUMNS // (t * per_frame)) if frames == t else 1
+    frames = largest_divisor(t, CACHED_COLUMNS // per_frame)
+    clips = largest_divisor(b, CACHED_COLUMNS // (t * per_frame)) if frames == t else 1
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     lengths = ((frames - 1) * strides[0] + 1, (h - 1) * strides[1] + 1, (w - 1) * strides[2] + 1)
 
@@ -78,7 +80,7 @@ def frame_products_conv(
         kernel.reshape(taps, c, d).swapaxes(0, 1).reshape(c, -1),
         output_sizes(x.shape, kernel.shape, strides, padding)[0],
     )
-    positions = _largest_divisor(h * w, CACHED_PRODUCTS // (t * taps * d))
+    positions = largest_divisor(h * w, CACHED_PRODUCTS // (t * taps * d))
     per_clip = h * w // positions
     x = x.reshape(b, t, h * w, c)
 
@@ -97,7 +99,3 @@ def frame_products_conv(
 
 def for_each_block(count: int, write_block: Callable[[Array, Array], Array], value: Array) -> Array:
     return jax.lax.fori_loop(0, count, write_block, value) if count > 1 else write_block(jnp.asarray(0), value)
-
-
-def _largest_divisor(n: int, limit: int) -> int:
-    return max(k for k in range(1, max(1, min(n, limit)) + 1) if n % k == 0)
