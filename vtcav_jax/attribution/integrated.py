@@ -14,8 +14,15 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from vtcav_jax.attribution.baselines import Baseline, freeze_frame, resolve_baseline
+from vtcav_jax.attribution.jaxprs.affine_prefix import affine_prefix, after_affine_prefix
 from vtcav_jax.attribution.result import VIDEO, Attribution
-from vtcav_jax.attribution.score_model import MultiScoreModel, clip_scores, prepare_multi_score, to_numpy
+from vtcav_jax.attribution.score_model import (
+    MultiScoreModel,
+    clip_scores,
+    prepare_multi_score,
+    target_gradients,
+    to_numpy,
+)
 from vtcav_jax.attribution.shared_passes import SharedPasses
 from vtcav_jax.attribution.targets import Target
 from vtcav_jax.displayed_result import DisplayedResult
@@ -170,18 +177,47 @@ def static_and_dynamic(
 def _integrals(
     scorer: MultiScoreModel, start: Array, end: Array, places: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
-    """Return the path integral of each target's gradient from `start` to `end`, per voxel."""
-    total = jnp.zeros((len(scorer.targets), *start.shape), start.dtype)
+    """Return the path integral of each target's gradient from `start` to `end`, per voxel.
+
+    The layers that are affine in the video run at both ends of the path, and backwards once, instead of at every node.
+    """
+    starts, ends = _first_layers(scorer, start), _first_layers(scorer, end)
+    total = [jnp.zeros((len(scorer.targets), *values.shape), values.dtype) for values in starts]
     for place, weight in zip(places, weights):
-        total = _add_node_gradient(scorer, total, start, end, *(jnp.asarray(x, start.dtype) for x in (place, weight)))
-    return to_numpy(((end - start)[None] * total).sum(-1))
+        node = (jnp.asarray(x, start.dtype) for x in (place, weight))
+        total = _add_node_gradient(scorer, total, start, starts, ends, *node)
+    return to_numpy(_voxel_integrals(scorer, total, start, end))
+
+
+def _score(scorer: MultiScoreModel, video: Array) -> Array:
+    return scorer.score(video)
 
 
 @jax.jit
+def _first_layers(scorer: MultiScoreModel, video: Array) -> list[Array]:
+    return affine_prefix(_score, scorer, video)
+
+
+@partial(jax.jit, donate_argnames="total")
 def _add_node_gradient(
-    scorer: MultiScoreModel, total: Array, start: Array, end: Array, place: Array, weight: Array
-) -> Array:
-    return total + weight * scorer.gradients(start + place * (end - start))
+    scorer: MultiScoreModel,
+    total: list[Array],
+    video: Array,
+    starts: list[Array],
+    ends: list[Array],
+    place: Array,
+    weight: Array,
+) -> list[Array]:
+    values = [a + place.astype(a.dtype) * (b - a) for a, b in zip(starts, ends)]
+    gradients = target_gradients(lambda values: after_affine_prefix(_score, scorer, video, values), values)
+    return [a + weight.astype(a.dtype) * b for a, b in zip(total, gradients)]
+
+
+@jax.jit
+def _voxel_integrals(scorer: MultiScoreModel, total: list[Array], start: Array, end: Array) -> Array:
+    _, pullback = jax.vjp(lambda video: affine_prefix(_score, scorer, video), end)
+    gradients = jnp.stack([pullback([values[i] for values in total])[0] for i in range(len(scorer.targets))])
+    return jnp.einsum("bthwc,kbthwc->kbthw", end - start, gradients, precision="highest")
 
 
 @partial(jax.jit, static_argnames="clips")

@@ -14,16 +14,13 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jaxtyping import Array
 
+from vtcav_jax.attribution.jaxprs.equations import CALL_PRIMITIVES, bind_equation, called_jaxpr, is_linear_layer
 from vtcav_jax.attribution.lrp import rules as backward
 from vtcav_jax.attribution.lrp.rules import LrpRules
-from vtcav_jax.models.layers.convolution import LINEAR_LAYER_NAME
 from vtcav_jax.platforms import use_kernels
 
 # Dependence of a value on the input: none; treated as constant; dependent; product of two dependent values
 FROM_PARAMETERS, FROM_DETACHED_INPUT, FROM_INPUT, FROM_INPUT_PRODUCT = range(4)
-CALL_PRIMITIVES = ("jit", "pjit", "closed_call", "core_call", "remat", "remat2", "checkpoint", "custom_jvp_call",
-         "custom_vjp_call", "custom_vjp_call_jaxpr", "custom_lin")  # fmt: skip
-LINEAR_PRIMITIVES = ("dot_general", "conv_general_dilated")
 DATA_MOVEMENT = ("reshape", "transpose", "squeeze", "convert_element_type", "copy", "expand_dims", "reduce_precision")
 BOUND_PRESERVING_MOVEMENT = (*DATA_MOVEMENT, "pad", "concatenate", "slice", "broadcast_in_dim", "rev", "copy_p")
 DETACHED_ELEMENTWISE = ("erf", "erfc", "logistic", "rsqrt", "sqrt", "stop_gradient")  # treated as constant factors
@@ -108,10 +105,10 @@ class LrpInterpreter:
     ) -> Sequence[TracedValue | FusedLayer]:
         name = eqn.primitive.name
         if not any(a.active for a in args):
-            out = _bind(eqn, [self.force(a).array for a in args])
+            out = bind_equation(eqn, [self.force(a).array for a in args])
             return [TracedValue(a, max((v.dependence for v in args), default=FROM_PARAMETERS)) for a in out]
-        if name in CALL_PRIMITIVES and not _is_linear(eqn):
-            inner = next(eqn.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in eqn.params)
+        if name in CALL_PRIMITIVES and not is_linear_layer(eqn):
+            inner = called_jaxpr(eqn)
             return self.run_closed(inner, args) if isinstance(inner, ClosedJaxpr) else self.run_jaxpr(inner, [], args)
         if name == "scan":
             return self.run_scan(eqn, [self.force(a) for a in args])
@@ -124,7 +121,7 @@ class LrpInterpreter:
                 return self.detach(eqn, [self.force(a) for a in args])
             if (fused := _fuse(eqn, args)) is not None:
                 return [fused]
-            if _is_linear(eqn) and {a.dependence for a in args} & {FROM_PARAMETERS}:
+            if is_linear_layer(eqn) and {a.dependence for a in args} & {FROM_PARAMETERS}:
                 return [_linear_layer(eqn, [self.force(a) for a in args])]
         return self.other_primitive(eqn, name, [self.force(a) for a in args])
 
@@ -144,20 +141,23 @@ class LrpInterpreter:
             if name in DETACHED_ELEMENTWISE or (name == "exp" and self.rules.attention == "cp"):
                 return self.detach(eqn, args)
             if name in ELEMENTWISE:
-                return [TracedValue(backward.slope_rule(lambda x: _bind(eqn, [x])[0], arrays[0]), FROM_INPUT)]
+                return [TracedValue(backward.slope_rule(lambda x: bind_equation(eqn, [x])[0], arrays[0]), FROM_INPUT)]
             if name in ("mul", "dot_general") and all(a.active for a in args):
                 dependence = FROM_INPUT_PRODUCT if name == "dot_general" else FROM_INPUT
-                return [TracedValue(a, dependence) for a in _bind(eqn, [backward.halve_relevance(a) for a in arrays])]
+                return [
+                    TracedValue(a, dependence)
+                    for a in bind_equation(eqn, [backward.halve_relevance(a) for a in arrays])
+                ]
             if name == "div" and args[0].dependence == FROM_INPUT_PRODUCT and args[1].active:
                 arrays = [
                     arrays[0],
                     backward.halve_relevance(arrays[1]),
                 ]  # a softmax normalised after its product with the values
-        return [TracedValue(a, out_dependence) for a in _bind(eqn, arrays)]
+        return [TracedValue(a, out_dependence) for a in bind_equation(eqn, arrays)]
 
     def detach(self, eqn: Any, args: list[TracedValue]) -> list[TracedValue]:
         """Treat the result as a constant factor."""
-        results = _bind(eqn, [a.array for a in args])
+        results = bind_equation(eqn, [a.array for a in args])
         return [TracedValue(jax.lax.stop_gradient(a), FROM_DETACHED_INPUT) for a in results]
 
     def move_bounds(self, eqn: Any, name: str, args: list[TracedValue]) -> TracedValue:
@@ -165,7 +165,7 @@ class LrpInterpreter:
         if name not in BOUND_PRESERVING_MOVEMENT or any(a.active and a.low is None for a in args):
             raise ValueError(f"bounds need a network that begins with a linear layer; this one begins with {name!r}")
         ends = [[getattr(a, end) if a.active else a.array for a in args] for end in ("array", "low", "high")]
-        array, low, high = (_bind(eqn, arrays)[0] for arrays in ends)
+        array, low, high = (bind_equation(eqn, arrays)[0] for arrays in ends)
         return TracedValue(array, FROM_INPUT, low, high)
 
     def run_scan(self, eqn: Any, args: list[TracedValue]) -> list[TracedValue | FusedLayer]:
@@ -209,11 +209,6 @@ class LrpInterpreter:
         return TracedValue(backward.linear_rule(value.f, self.rules, x.array, *parameters), FROM_INPUT)
 
 
-def _is_linear(eqn: Any) -> bool:
-    """Return True for operations that are linear in each of two arguments: products and convolutions."""
-    return eqn.primitive.name in LINEAR_PRIMITIVES or eqn.params.get("name") == LINEAR_LAYER_NAME
-
-
 def _gates(jaxpr: Jaxpr) -> set[Any]:
     """Return each `tanh(u)` that is only used as `1 + tanh(u)`: twice a logistic function, as in a GELU with tanh.
 
@@ -229,24 +224,15 @@ def _gates(jaxpr: Jaxpr) -> set[Any]:
     return {v for v in tanh_results if v not in jaxpr.outvars and all(uses.get(v, [False]))}
 
 
-def _bind(eqn: Any, arrays: Sequence[Any]) -> list[Any]:
-    bind_params = eqn.primitive.get_bind_params(eqn.params)
-    functions, parameters = (
-        bind_params if isinstance(bind_params, tuple) else ((), bind_params)
-    )  # newer jax returns no functions
-    out = eqn.primitive.bind(*functions, *arrays, **parameters)
-    return list(out) if eqn.primitive.multiple_results else [out]
-
-
 def _linear_layer(eqn: Any, args: list[TracedValue]) -> TracedValue | FusedLayer:
     """Return a fused layer for a product of an input-dependent value with parameters; compute other products."""
     swapped = not args[0].active
     x, w = args[::-1] if swapped else args
     if not x.active or w.dependence != FROM_PARAMETERS:
-        return TracedValue(_bind(eqn, [a.array for a in args])[0], FROM_INPUT)
+        return TracedValue(bind_equation(eqn, [a.array for a in args])[0], FROM_INPUT)
 
     def f(x: Array, w: Array) -> Array:
-        return _bind(eqn, [w, x] if swapped else [x, w])[0]
+        return bind_equation(eqn, [w, x] if swapped else [x, w])[0]
 
     shape, dtype = eqn.outvars[0].aval.shape, eqn.outvars[0].aval.dtype
     return FusedLayer(f, x, w.array, jnp.ones(shape, dtype), jnp.zeros(shape, dtype))
@@ -257,8 +243,8 @@ def _fuse(eqn: Any, args: list[TracedValue | FusedLayer]) -> FusedLayer | None:
     name, first = eqn.primitive.name, args[0]
     if isinstance(first, FusedLayer) and len(args) == 1 and name in DATA_MOVEMENT:
         f = first.f
-        s, b = (_bind(eqn, [a])[0] for a in (first.s, first.b))
-        return replace(first, f=lambda x, w: _bind(eqn, [f(x, w)])[0], s=s, b=b)
+        s, b = (bind_equation(eqn, [a])[0] for a in (first.s, first.b))
+        return replace(first, f=lambda x, w: bind_equation(eqn, [f(x, w)])[0], s=s, b=b)
     if name not in ("add", "sub", "mul", "div") or len(args) != 2:
         return None
     second = args[1]

@@ -1,0 +1,1 @@
+"""Reading and splitting of traced functions (jaxprs)."""
