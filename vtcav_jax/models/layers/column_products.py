@@ -5,6 +5,7 @@ copies of its input: all its frames are one product of each frame, whose results
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -30,33 +31,66 @@ def column_products_conv(
     kernel: Float[Array, "kt kh kw c d"],
     strides: Sequence[int],
     padding: Padding,
-    groups: int = 1,
 ) -> Float[Array, "b t2 h2 w2 d"]:
-    """Compute a convolution in blocks of a few frames, or of all frames of a few clips; `groups` share the cache."""
-    b, c = x.shape[0], x.shape[-1]
-    sizes, d = kernel.shape[:3], kernel.shape[-1]
+    """Compute a convolution in blocks of a few frames, or of all frames of a few clips."""
+    b, sizes, d = x.shape[0], kernel.shape[:3], kernel.shape[-1]
     t, h, w = output_sizes(x.shape, sizes, strides, padding)
     matrix = kernel.reshape(-1, d)
-    per_frame = h * w * len(matrix) * groups
+    per_frame = h * w * len(matrix)
     frames = largest_divisor(t, CACHED_COLUMNS // per_frame)
     clips = largest_divisor(b, CACHED_COLUMNS // (t * per_frame)) if frames == t else 1
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    lengths = ((frames - 1) * strides[0] + 1, (h - 1) * strides[1] + 1, (w - 1) * strides[2] + 1)
+    length = (frames - 1) * strides[0] + sizes[0]
 
     def write_block(i: Array, y: Array) -> Array:
         clip, frame = i // (t // frames) * clips, i % (t // frames) * frames
-        first = (clip, frame * strides[0], 0, 0, 0)
-        z = jax.lax.dynamic_slice(x, first, (clips, lengths[0] + sizes[0] - 1, *x.shape[2:]))
-        columns = [
-            jax.lax.slice(
-                z, (0, *tap, 0), (clips, *(a + n for a, n in zip(tap, lengths, strict=True)), c), (1, *strides, 1)
-            )
-            for tap in np.ndindex(*sizes)
-        ]
-        product = jnp.concatenate(columns, -1).reshape(-1, len(matrix)) @ matrix
+        z = jax.lax.dynamic_slice(x, (clip, frame * strides[0], 0, 0, 0), (clips, length, *x.shape[2:]))
+        product = _columns(z, sizes, strides, (frames, h, w)).reshape(-1, len(matrix)) @ matrix
         return jax.lax.dynamic_update_slice(y, product.reshape(clips, frames, h, w, d), (clip, frame, 0, 0, 0))
 
     return for_each_block(b // clips * (t // frames), write_block, jnp.zeros((b, t, h, w, d), x.dtype))
+
+
+def _columns(x: Array, kernel: Sequence[int], strides: Sequence[int], sizes: Sequence[int]) -> Array:
+    """Return the inputs that each of the outputs (t, h, w) sees, side by side as channels."""
+    b, c = x.shape[0], x.shape[-1]
+    lengths = [(n - 1) * s + 1 for n, s in zip(sizes, strides)]
+    columns = [
+        jax.lax.slice(x, (0, *tap, 0), (b, *(a + n for a, n in zip(tap, lengths, strict=True)), c), (1, *strides, 1))
+        for tap in np.ndindex(*kernel)
+    ]
+    return jnp.concatenate(columns, -1)
+
+
+def group_conv(
+    x: Float[Array, "b t h w c"],
+    kernel: Float[Array, "kt kh kw c d"],
+    strides: Sequence[int],
+    padding: Padding,
+) -> Float[Array, "b t2 h2 w2 d"]:
+    """Compute the convolution of one group, whose few channels make copies cost more than products.
+
+    Columns are made of positions only, one product has the results of each frame of the kernel, and these are moved in
+    time and added. That needs all frames in the cache and no stride over time.
+    """
+    taps, *sizes, c, d = kernel.shape
+    (b, frames), (t, h, w) = x.shape[:2], output_sizes(x.shape, kernel.shape[:3], strides, padding)
+    per_clip = frames * h * w * math.prod(sizes) * c
+    if strides[0] > 1 or per_clip > CACHED_COLUMNS:
+        return column_products_conv(x, kernel, strides, padding)
+    clips = largest_divisor(b, CACHED_COLUMNS // per_clip)
+    matrix = kernel.transpose(1, 2, 3, 0, 4).reshape(-1, taps * d)
+    x = jnp.pad(x, ((0, 0), (0, 0), *padding[1:], (0, 0)))
+
+    def write_block(i: Array, y: Array) -> Array:
+        z = jax.lax.dynamic_slice_in_dim(x, i * clips, clips)
+        product = _columns(z, (1, *sizes), (1, *strides[1:]), (frames, h, w)).reshape(-1, len(matrix)) @ matrix
+        product = product.reshape(clips, frames, h, w, taps, d)
+        product = jnp.pad(product, ((0, 0), padding[0], *[(0, 0)] * 4))
+        values = functools.reduce(jnp.add, (product[:, k : k + t, :, :, k] for k in range(taps)))
+        return jax.lax.dynamic_update_slice_in_dim(y, values, i * clips, 0)
+
+    return for_each_block(b // clips, write_block, jnp.zeros((b, t, h, w, d), x.dtype))
 
 
 def prefer_frame_products(

@@ -3,7 +3,7 @@
 With 16 channels or more, convolutions are made of matrix products (`winograd`, `column_products`); those of each
 channel by itself, of sums of shifted inputs (`depthwise`). Few channels stay one 2D convolution in which the frames
 that a kernel spans are stacked as channels; a stem with a large kernel and a stride is computed on blocks of pixels
-without a stride. The gradient for an input of few channels is `overlap_add`. Groups are products of all groups at once.
+without a stride. The gradient for an input of few channels is `overlap_add`. Groups are computed one by one.
 
 The products have a gradient of their own, so that forward-mode differentiation (`jax.jvp`) of a network with
 convolutions fails on a CPU; two reverse passes give the same.
@@ -22,11 +22,12 @@ from vtcav_jax.models.layers.column_products import (
     Padding,
     column_products_conv,
     frame_products_conv,
+    group_conv,
     prefer_frame_products,
 )
 from vtcav_jax.models.layers.depthwise import depthwise_conv, depthwise_input_gradient, depthwise_kernel_gradient
 from vtcav_jax.models.layers.overlap_add import overlap_add_input_gradient
-from vtcav_jax.models.layers.tap_products import tap_products_gradients
+from vtcav_jax.models.layers.tap_products import tap_products_input_gradient, tap_products_kernel_gradient
 from vtcav_jax.models.layers.winograd import (
     MIN_CHANNELS,
     WinogradPlan,
@@ -98,9 +99,8 @@ def _conv_of_products(
     if _is_depthwise(kernel, x.shape[-1]):
         return depthwise_conv(x, kernel, strides, padding)
     if kernel.shape[3] < x.shape[-1]:
-        groups = x.shape[-1] // kernel.shape[3]
         return _map_groups(
-            groups, partial(column_products_conv, strides=strides, padding=padding, groups=groups), x, kernel
+            x.shape[-1] // kernel.shape[3], partial(group_conv, strides=strides, padding=padding), x, kernel
         )
     if _has_few_channels(kernel):
         return conv_as_2d(x, kernel, strides, padding)
@@ -115,10 +115,11 @@ def _has_few_channels(kernel: Array) -> bool:
     return kernel.shape[3] < MIN_CHANNELS and max(kernel.shape[1:3]) > 1
 
 
-def _map_groups(groups: int, compute: Callable[..., Any], *arrays: Array) -> Any:
-    """Apply a function to each group of the last axis of the arrays, all at once."""
-    results = jax.vmap(compute, 4, 4)(*(a.reshape(*a.shape[:4], groups, -1) for a in arrays))
-    return jax.tree.map(lambda a: a.reshape(*a.shape[:4], -1), results)
+def _map_groups(groups: int, compute: Callable[..., Array], *arrays: Array) -> Array:
+    """Apply a function to each group of the last axis of the arrays, one by one, so that each stays in the cache."""
+    of_groups = [jnp.moveaxis(a.reshape(*a.shape[:4], groups, -1), 4, 0) for a in arrays]
+    results = jnp.moveaxis(jax.lax.map(lambda of_group: compute(*of_group), of_groups), 0, 4)
+    return results.reshape(*results.shape[:4], -1)
 
 
 def _plain_conv(x: Array, kernel: Array, strides: Triple, padding: Padding) -> Array:
@@ -144,26 +145,31 @@ def _conv_gradients(strides: Triple, padding: Padding, saved: tuple[Array, Array
         arguments = (x, kernel, y, strides, padding)
         return depthwise_input_gradient(*arguments), depthwise_kernel_gradient(*arguments)
     if kernel.shape[3] < x.shape[-1]:
-        groups = x.shape[-1] // kernel.shape[3]
-        conv = partial(column_products_conv, groups=groups)
-        return _map_groups(groups, partial(_product_gradients, strides, padding, conv), x, kernel, y)
+        groups, arrays = x.shape[-1] // kernel.shape[3], (x, kernel, y)
+        return (
+            _map_groups(groups, partial(_input_gradient, strides, padding, group_conv), *arrays),
+            _map_groups(groups, partial(tap_products_kernel_gradient, strides=strides, padding=padding), *arrays),
+        )
     if _has_few_channels(kernel):
         pull = jax.vjp(lambda kernel: conv_as_2d(x, kernel, strides, padding), kernel)[1]
         return overlap_add_input_gradient(x.shape, kernel, y, strides, padding), *pull(y)
-    x_gradient, kernel_gradient = _product_gradients(strides, padding, conv_of_products, x, kernel, y)
     plan = _plan_winograd(x, kernel, strides, padding)
-    return x_gradient, winograd_kernel_gradient(x, y, kernel.shape[0], plan) if plan else kernel_gradient
+    return (
+        _input_gradient(strides, padding, conv_of_products, x, kernel, y),
+        winograd_kernel_gradient(x, y, kernel.shape[0], plan)
+        if plan
+        else tap_products_kernel_gradient(x, kernel, y, strides, padding),
+    )
 
 
-def _product_gradients(
+def _input_gradient(
     strides: Triple, padding: Padding, conv: Callable[..., Array], x: Array, kernel: Array, y: Array
-) -> tuple[Array, Array]:
-    """Return both gradients without groups; that for the input of a convolution without strides is one as well."""
-    of_input, of_kernel = tap_products_gradients(x, kernel, y, strides, padding)
+) -> Array:
+    """Return the gradient for the input, without groups; if there are no strides, it is a convolution as well."""
     pads = tuple((size - 1 - before, size - 1 - after) for size, (before, after) in zip(kernel.shape, padding))
     if strides != ONES or min(map(min, pads)) < 0:
-        return of_input(), of_kernel()
-    return conv(y, kernel[::-1, ::-1, ::-1].swapaxes(3, 4), strides, pads), of_kernel()
+        return tap_products_input_gradient(x, kernel, y, strides, padding)
+    return conv(y, kernel[::-1, ::-1, ::-1].swapaxes(3, 4), strides, pads)
 
 
 _conv_of_products.defvjp(

@@ -3,8 +3,7 @@
 The padded input is cut into the phases of the strides, so that each tap reads a block without gaps.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -46,15 +45,11 @@ class TapPlan:
         return jax.lax.pad(x, jnp.zeros((), x.dtype), crop)
 
 
-def tap_products_gradients(
+def tap_products_input_gradient(
     x: Array, kernel: Array, cotangent: Array, strides: Sequence[int], padding: Padding
-) -> tuple[Callable[[], Array], Callable[[], Array]]:
-    """Return functions that compute the gradients for `x` and for `kernel`."""
+) -> Array:
+    """Return the gradient for `x`, of which only the shape is used."""
     plan = TapPlan(x.shape, kernel.shape[:3], strides, padding)
-    return partial(_input_gradient, plan, kernel, cotangent), partial(_kernel_gradient, plan, x, kernel, cotangent)
-
-
-def _input_gradient(plan: TapPlan, kernel: Array, cotangent: Array) -> Array:
     c, d = kernel.shape[3:]
     matrices, table, rows = kernel.reshape(-1, c, d), jnp.asarray(plan.table, int), cotangent.reshape(-1, d)
 
@@ -68,7 +63,11 @@ def _input_gradient(plan: TapPlan, kernel: Array, cotangent: Array) -> Array:
     return plan.merge_phases(jax.lax.fori_loop(0, len(plan.table), add_tap, total))
 
 
-def _kernel_gradient(plan: TapPlan, x: Array, kernel: Array, cotangent: Array) -> Array:
+def tap_products_kernel_gradient(
+    x: Array, kernel: Array, cotangent: Array, strides: Sequence[int], padding: Padding
+) -> Array:
+    """Return the gradient for `kernel`, of which only the shape is used."""
+    plan = TapPlan(x.shape, kernel.shape[:3], strides, padding)
     c, d = kernel.shape[3:]
     phases, table, rows = plan.split_phases(x), jnp.asarray(plan.table, int), cotangent.reshape(-1, d)
 
