@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import evaluation_tables, tables
+from benchmarks import command_tables, evaluation_tables, tables
 from benchmarks.statistics import power
 from benchmarks.statistics import table as statistics_table
 
@@ -50,10 +50,11 @@ TABLE_WRITERS: dict[str, Callable[[list[dict]], str]] = {
     "method_costs": tables.method_costs_table,
     "accelerator": tables.accelerator_table,
     "preflight": tables.preflight_table,
-    "faults": tables.faults_table,
-    "memory": tables.memory_table,
-    "scaling": tables.scaling_table,
-    "serve": tables.serve_table,
+    "faults": command_tables.faults_table,
+    "memory": command_tables.memory_table,
+    "scaling": command_tables.scaling_table,
+    "serve": command_tables.serve_table,
+    "start_up": command_tables.start_up_table,
     "motion_selectivity": evaluation_tables.motion_selectivity_table,
     "seed_variation": evaluation_tables.seed_variation_table,
     "movements": tables.movements_table,

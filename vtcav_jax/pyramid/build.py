@@ -111,14 +111,8 @@ def build_pyramid(
             gradients = path_mean(
                 partial(_kernel_gradients, context.score_model.model, context.video, later, kernels), earlier
             )
-            parts.append(
-                (
-                    node_group,
-                    *_kernel_shares(
-                        gradients, walk.level_excess(earlier), np.stack([walk.relevances[i] for i in node_group])
-                    ),
-                )
-            )
+            relevance = np.stack([walk.relevances[i] for i in node_group])
+            parts.append((node_group, *_kernel_shares(gradients, walk.level_excess(earlier), relevance)))
         order = [i for node_group, *_ in parts for i in node_group]
         shares = {name: np.concatenate([group_shares[1][name] for group_shares in parts]) for name in earlier}
         pulls = jax.tree.map(lambda *some: jnp.stack(some).sum(0), *(group_shares[2] for group_shares in parts))
@@ -150,25 +144,21 @@ class _Walk:
         self.chain, self.selection, self.excess, self.depth = chain, selection, excess, 0
         self.nodes: list[dict[str, Any]] = []
         self.relevances: list[Float[np.ndarray, " b"]] = []  # relevance of each node by clip
-        self.pull_values: list[Array | None] = []  # gradient of each node's parents' responses, by place
+        self.values: list[Float[np.ndarray, "b t h w"]] = []  # differences of each node's activations
+        self.pulls: list[Float[np.ndarray, "b t h w"]] = []  # gradient of its parents' responses
         self.edges: list[Edge] = []
         self.stability: list[float] = []
 
     def last_level(self) -> list[int]:
         return [i for i, node in enumerate(self.nodes) if node["level"] == self.depth - 1]
 
-    def values(self, node: int) -> Float[Array, "b t h w"]:
-        return self.excess[self.nodes[node]["stage"]][..., self.nodes[node]["channel"]]
-
-    def pulls(self, node: int) -> Float[Array, "b t h w"]:
-        pull_value = self.pull_values[node]
-        return jnp.ones_like(self.values(node)) if pull_value is None else pull_value
-
-    def means(self, node: int) -> Float[Array, "b t h w"]:
-        """Return equal weights over places, negative if a low activation of the channel supports its parents."""
-        values = self.values(node)
-        helps = jnp.sign((values * self.pulls(node)).sum()) * jnp.sign(values.sum())
-        return jnp.full_like(values, 1 / values[0].size) * jnp.where(helps < 0, -1, 1).astype(values.dtype)
+    def weights(self, node: int, response: ResponseWeighting) -> Float[np.ndarray, "b t h w"]:
+        """Return the node's pulls, or equal weights, negative if a low activation of it supports its parents."""
+        if response == "relevant":
+            return self.pulls[node]
+        values = self.values[node]
+        helps = np.sign((values * self.pulls[node]).sum()) * np.sign(values.sum())
+        return np.full_like(values, (-1 if helps < 0 else 1) / values[0].size)
 
     def level_excess(self, level: PyramidLevel) -> StageValues:
         return {name: self.excess[name] for name in level}
@@ -178,7 +168,6 @@ class _Walk:
     ) -> Iterator[tuple[list[int], dict[str, tuple[Array, Array]]]]:
         """Yield groups of nodes of the last level, with their channels and weights by place, for each stage."""
         nodes = sorted(self.last_level(), key=lambda i: level.index(self.nodes[i]["stage"]))
-        weights = self.pulls if response == "relevant" else self.means
         for start in range(0, len(nodes), kernels_per_pass):
             node_group = nodes[start : start + kernels_per_pass]
             by_stage = {stage: [i for i in node_group if self.nodes[i]["stage"] == stage] for stage in level}
@@ -187,7 +176,7 @@ class _Walk:
                 {
                     stage: (
                         jnp.asarray([self.nodes[i]["channel"] for i in stage_nodes]),
-                        jnp.stack([weights(i) for i in stage_nodes]),
+                        jnp.asarray(np.stack([self.weights(i, response) for i in stage_nodes])),
                     )
                     for stage, stage_nodes in by_stage.items()
                     if stage_nodes
@@ -196,9 +185,8 @@ class _Walk:
 
     def follow(self, nodes: list[int], accounted: Float[np.ndarray, "k b"], response: ResponseWeighting) -> None:
         """Store each node's response, and the share of it that the next level does not explain."""
-        weights = self.pulls if response == "relevant" else self.means
         for i, accounted_part in zip(nodes, accounted):
-            weighted = to_numpy((self.values(i) * weights(i)).sum((1, 2, 3)))
+            weighted = (self.values[i] * self.weights(i, response)).sum((1, 2, 3))
             size = np.abs(weighted).mean()
             unexplained = float((weighted - accounted_part).mean() / size) if size > 0 else float("nan")
             self.nodes[i] |= {"response": float(weighted.mean()), "unexplained": unexplained}
@@ -221,9 +209,11 @@ class _Walk:
         edge_intervals = zip(
             *intervals.row_mean_ci(all_shares[:, :, selected].transpose(2, 0, 1).reshape(-1, all_shares.shape[1]))
         )
-        for j, (mean, low, high) in relevance_intervals:
-            stage_index = int(np.searchsorted(starts, j, "right") - 1)
-            stage, channel = stages[stage_index], int(j - starts[stage_index])
+        stage_numbers = np.searchsorted(starts, selected, "right") - 1
+        places = [(int(k), int(j - starts[k])) for j, k in zip(selected, stage_numbers)]
+        maps_of_stage = [self.node_maps(name, [c for i, c in places if i == k], pulls) for k, name in enumerate(stages)]
+        for (stage_index, channel), (j, (mean, low, high)) in zip(places, relevance_intervals):
+            stage = stages[stage_index]
             child = len(self.nodes)
             self.nodes.append(
                 {"level": self.depth, "stage": stage, "channel": channel, "relevance": float(mean)}
@@ -235,13 +225,25 @@ class _Walk:
                 }
             )
             self.relevances.append(relevance[:, j])
-            self.pull_values.append(None if pulls is None else pulls[stage][..., channel])
+            values, pull = next(maps_of_stage[stage_index])
+            self.values.append(values)
+            self.pulls.append(pull)
             self.edges += [Edge(parent, child, *map(float, next(edge_intervals))) for parent in parents]
         self.depth += 1
 
+    def node_maps(
+        self, stage: str, channels: Sequence[int], pulls: StageValues | None
+    ) -> Iterator[tuple[Float[np.ndarray, "b t h w"], Float[np.ndarray, "b t h w"]]]:
+        """Yield values and pulls (1 if there are none) of each channel, which are copied from the device at once."""
+        index = np.array(channels, int)
+        values = np.moveaxis(to_numpy(self.excess[stage][..., index]), -1, 0)
+        return zip(
+            values, np.ones_like(values) if pulls is None else np.moveaxis(to_numpy(pulls[stage][..., index]), -1, 0)
+        )
+
     def pyramid(self, score: np.ndarray, edge_rule: EdgeRule, forward_passes: float, target: str) -> Pyramid:
         nodes = tuple(Node(**node) for node in self.nodes)
-        maps = tuple(to_numpy(self.values(i) * self.pulls(i)) for i in range(len(nodes)))
+        maps = tuple(values * pulls for values, pulls in zip(self.values, self.pulls))
         return Pyramid(
             self.chain,
             nodes,
