@@ -24,7 +24,7 @@ from absl import app, flags
 
 from benchmarks import tables, timing, write_tables
 from benchmarks.torch_peer import Clip, library_of, make_pair
-from tests.support.random_checkpoints import PRESET_OF_CHECKPOINT, random_state_dict
+from tests.support.random_checkpoints import PRESET_OF_CHECKPOINT, checkpoint_of_preset, random_state_dict
 from tests.support.torch_networks import NETWORKS, expected_stages
 from vtcav_jax import models, tap
 from vtcav_jax.models import parameters
@@ -103,9 +103,7 @@ def pair_of(preset: str, clip: Clip) -> tuple[Any, RunReference, str]:
         if preset in TRANSFORMERS:
             return model, partial(transformers_reference.run_with_stages, network), library_of(network)
         return model, partial(run_swin, network), library_of(network)
-    # I3D has two checkpoints; reversed, so that the first takes precedence
-    key = {preset: key for key, preset in reversed(PRESET_OF_CHECKPOINT.items())}[preset]
-    state = random_state_dict(key)
+    state = random_state_dict(checkpoint_of_preset(preset))
     model = parameters.load(partial(models.make, preset), convert(preset, state))
     name = "tests/support/torch_networks.py" if preset in NETWORKS else f"torchvision {version('torchvision')}"
     return model, partial(expected_stages, preset, state), name

@@ -144,12 +144,16 @@ def environment() -> dict[str, Any]:
 
 
 def processor() -> str:
+    """Return the processor's name and its widest vector instructions, on which ratios to other libraries depend."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    flags = next((line for line in lines if line.startswith("flags")), "").split()
+    widest = next((name for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in flags), None)
+    name = names[0] if names else platform.machine()
+    return f"{name} with {widest}" if widest else name
 
 
 def results_file(benchmark: str, backend: str | None) -> Path:

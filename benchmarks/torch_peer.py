@@ -1,4 +1,4 @@
-"""Networks of torchvision and transformers, and ours with the same random parameters.
+"""Networks of torchvision, transformers and plain torch, and ours with the same random parameters.
 
 `TorchPeer` runs the torch network eager, compiled by torch.compile, and in jax through torchax (`from_torch`).
 """
@@ -29,9 +29,8 @@ def make_pair(preset: str, clip: Clip, dtype: str = "float32") -> tuple[Any, nnx
     """Return the torch network of a preset with random parameters, float32, and our network with the same ones."""
     config = transformers_reference.config_of(preset, models.get_preset(preset).num_classes)
     if config is None:
-        network = randomise(torch_reference.torchvision_network(preset))
-        make = partial(models.make, preset, dtype=getattr(jnp, dtype))
-        return network, parameters.load(make, convert(preset, network.state_dict()))
+        network, state = convolutional_network(preset)
+        return network, parameters.load(partial(models.make, preset, dtype=getattr(jnp, dtype)), convert(preset, state))
     size = {"crop_size": clip[1]} if "crop_size" in config else {"num_frames": clip[0], "image_size": clip[1]}
     config |= size
     network = randomise(transformers_reference.transformers_network(config))
@@ -43,6 +42,18 @@ def make_pair(preset: str, clip: Clip, dtype: str = "float32") -> tuple[Any, nnx
     state = {name: value.numpy() for name, value in network.state_dict().items()}
     tensors = our_tensors(FAMILIES[make_network.func], state)
     return network, parameters.load(make, match_parameters(preset, nnx.eval_shape(make), tensors))
+
+
+def convolutional_network(preset: str) -> tuple[Any, dict[str, Any]]:
+    """Return the torch network of a preset that is not of transformers, and its random state dict."""
+    from tests.support.random_checkpoints import checkpoint_of_preset, random_state_dict
+    from tests.support.torch_networks import NETWORKS, FunctionNetwork
+
+    if preset in NETWORKS:
+        state = random_state_dict(checkpoint_of_preset(preset))
+        return FunctionNetwork(preset, state), state
+    network = randomise(torch_reference.torchvision_network(preset))
+    return network, network.state_dict()
 
 
 def randomise(network: Any) -> Any:
@@ -58,6 +69,8 @@ def randomise(network: Any) -> Any:
 def library_of(network: Any) -> str:
     """Return the name and version of the library of a torch network: transformers, whose networks have a config."""
     library = "transformers" if hasattr(network, "config") else "torchvision"
+    if type(network).__name__ == "FunctionNetwork":  # of tests/support/torch_networks.py
+        library = "torch"
     return f"{library} {version(library)}"
 
 

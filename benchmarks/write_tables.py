@@ -73,7 +73,8 @@ def render_results(name: str) -> str:
         versions = ", ".join(f"{package} {number}" for package, number in first["versions"].items())
         dates = sorted({row["date"] for row in rows})
         date = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-        measured_on = f"{first['device']}, {first['cores']} CPU cores, Python {first['python']}, {versions}, {date}"
+        devices = " or ".join(dict.fromkeys(row["device"] for row in rows))
+        measured_on = f"{devices}, {first['cores']} CPU cores, Python {first['python']}, {versions}, {date}"
         parts.append(f"{measured_on}:\n\n{TABLE_WRITERS[name](rows)}")
     return "\n\n".join(parts)
 

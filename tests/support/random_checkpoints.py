@@ -47,6 +47,11 @@ def checkpoint_shapes() -> dict[str, dict[str, list[int]]]:
     return shapes
 
 
+def checkpoint_of_preset(preset: str) -> str:
+    """Return the first checkpoint of a preset; I3D has two."""
+    return next(key for key, name in PRESET_OF_CHECKPOINT.items() if name == preset)
+
+
 def random_state_dict(key: str, seed: int = 0) -> dict[str, torch.Tensor]:
     return random_tensors(checkpoint_shapes()[key], seed)
 

@@ -17,12 +17,8 @@ Stages = dict[str, torch.Tensor]
 
 
 def batch_norm(p: State, name: str, x, eps: float = 1e-5):
-    def parameter(leaf):
-        return p[f"{name}.{leaf}"].reshape(1, -1, 1, 1, 1)
-
-    return (x - parameter("running_mean")) / (parameter("running_var") + eps).sqrt() * parameter("weight") + parameter(
-        "bias"
-    )
+    mean, variance, weight, bias = (p[f"{name}.{leaf}"] for leaf in ("running_mean", "running_var", "weight", "bias"))
+    return functional.batch_norm(x, mean, variance, weight, bias, eps=eps)
 
 
 def c3d(p: State, x) -> tuple[torch.Tensor, Stages]:
@@ -179,6 +175,20 @@ NETWORKS: dict[str, Callable[[State, torch.Tensor], tuple[torch.Tensor, Stages]]
     "resnext3d_101_stem128": lambda p, x: resnet3d(p, x, groups=32),
     "mfnet": mfnet,
 }
+
+
+class FunctionNetwork(torch.nn.Module):
+    """A network of `NETWORKS` as a module, whose buffers are the state dict."""
+
+    def __init__(self, preset: str, state: State):
+        super().__init__()
+        self.function = NETWORKS[preset]
+        for name, value in state.items():
+            self.register_buffer(name.replace(".", "/"), value)  # names of buffers have no dots
+        self.eval()
+
+    def forward(self, video: torch.Tensor) -> torch.Tensor:
+        return self.function({name.replace("/", "."): value for name, value in self.named_buffers()}, video)[0]
 
 
 def expected_stages(
