@@ -17,6 +17,7 @@ from vtcav_jax.attribution.conditional.relevance import conditional_relevance
 from vtcav_jax.attribution.conditional.summary import find_moment
 from vtcav_jax.cli.commands import load_network
 from vtcav_jax.cli.commands.attribute import AttributeArguments, attribute
+from vtcav_jax.cli.commands.evaluate import EvaluateArguments
 from vtcav_jax.fingerprint import fingerprint
 from vtcav_jax.report.gallery_pictures import CROP_SIDE, crop_moment
 from vtcav_jax.report.run_reader import open_run_folder
@@ -237,7 +238,8 @@ def test_methods_and_targets_that_do_not_suit_are_errors(run):
 
 def test_classes_without_a_place_in_the_label_tree_are_in_a_note(tmp_path, capsys):
     (tmp_path / "tree.txt").write_text("horizontal\n  direction:left\n  direction:right\n")
-    network = load_network("worlds_cnn", label_tree=tmp_path / "tree.txt")
+    arguments = dict(model="worlds_cnn", videos="", run=tmp_path / "run", label_tree=tmp_path / "tree.txt")
+    network = load_network(EvaluateArguments(**arguments))
     assert network.groups["horizontal"] == ("direction:left", "direction:right")
     note = capsys.readouterr().out
     assert "lacks direction:up, direction:down;" in note and "shape" not in note

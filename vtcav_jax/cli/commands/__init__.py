@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from vtcav_jax import models
 from vtcav_jax.adapters.factory import is_adapted, load
 from vtcav_jax.attribution.target_spec import TargetSpec
+from vtcav_jax.cli.arguments import LabelTreeArguments, ModelArguments, RandomWeightsArguments
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.console import info, warn
 from vtcav_jax.data.loader import ReadResult
@@ -30,19 +30,14 @@ def open_nonempty(spec: str, name: str = "videos") -> Source:
     return source
 
 
-def load_network(
-    name: str,
-    *,
-    labels: str | None = None,
-    label_tree: Path | None = None,
-    random_weights: bool = False,
-    seed: int = 0,
-) -> models.Network:
-    """Load a trained network, or make a preset with random weights if `random_weights` allows it.
+def load_network(args: ModelArguments, seed: int = 0) -> models.Network:
+    """Load the network that a task's arguments name, with their class names and groups of classes.
 
-    `labels` are other class names for it, as `models.relabel` reads them, and `label_tree` is a file of groups.
+    A preset has random weights, drawn with `seed`, if the task and its arguments allow that.
     """
-    network = _load_unlabelled(name, random_weights, seed)
+    labels, label_tree = args.labels, args.label_tree if isinstance(args, LabelTreeArguments) else None
+    random_weights = isinstance(args, RandomWeightsArguments) and args.random_weights
+    network = _load_unlabelled(args.model, random_weights, seed)
     if labels is not None:
         with concerning("labels"):
             network = replace(network, heads=models.relabel(network.heads, labels))

@@ -195,13 +195,7 @@ class AttributionJob:
 def resolve_job(args: AttributeArguments) -> AttributionJob:
     """Load the network and resolve targets, methods and their options; every invalid argument raises here."""
     source = open_nonempty(args.videos)
-    network = load_network(
-        args.model,
-        labels=args.labels,
-        label_tree=args.label_tree,
-        random_weights=args.random_weights,
-        seed=args.seed,
-    )
+    network = load_network(args, args.seed)
     vector_names = [text for text in args.targets if "|" in text]
     other_targets = [text for text in args.targets if "|" not in text]
     with concerning("targets"):

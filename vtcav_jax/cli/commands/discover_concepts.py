@@ -44,7 +44,7 @@ def discover_concepts(args: DiscoverArguments, context: CommandContext) -> None:
     del context
     config, source = args.discovery_config, open_nonempty(args.videos)
     targets = () if args.target_videos is None else open_nonempty(args.target_videos, "target_videos")
-    network = load_network(args.model, labels=args.labels, random_weights=args.random_weights, seed=config.seed)
+    network = load_network(args, config.seed)
     with concerning("stages"):
         stages = resolve_stages(args.stages, network)
     report = discover(

@@ -59,13 +59,7 @@ class EvaluateArguments(ModelArguments, LabelTreeArguments, VideoArguments, RunA
 def evaluate(args: EvaluateArguments, context: CommandContext) -> None:
     """Predict every labelled video, and write accuracies, confusions and a report page; continue an interrupted run."""
     source = open_nonempty(args.videos)
-    network = load_network(
-        args.model,
-        labels=args.labels,
-        label_tree=args.label_tree,
-        random_weights=args.random_weights,
-        seed=args.seed,
-    )
+    network = load_network(args, args.seed)
     with concerning("videos"):
         joins = match_heads(network.heads, source.heads)
         positions = [i for i, item in enumerate(source.items) if network_labels(item, joins)]

@@ -62,13 +62,7 @@ def preflight(args: ExperimentArguments) -> None:
     config: ExperimentConfig = args.test_config
     open_nonempty(args.videos)
     source = open_nonempty(args.target_videos, "target_videos")
-    network = load_network(
-        args.model,
-        labels=args.labels,
-        label_tree=args.label_tree,
-        random_weights=args.random_weights,
-        seed=config.seed,
-    )
+    network = load_network(args, config.seed)
     with concerning("targets"):
         clips_by_class(network, args.targets, source, config.max_target_clips, config.seed)
     with concerning("stages"):

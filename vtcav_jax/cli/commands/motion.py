@@ -87,13 +87,7 @@ def measure_motion_reliance(args: MotionArguments, context: CommandContext) -> N
     """Measure every video, write tables, examples and a report page; continue an interrupted run."""
     config = args.config
     source = open_nonempty(args.videos)
-    network = load_network(
-        args.model,
-        labels=args.labels,
-        label_tree=args.label_tree,
-        random_weights=args.random_weights,
-        seed=config.seed,
-    )
+    network = load_network(args, config.seed)
     with concerning("targets"):
         target_specs = parse_targets(network, args.targets)
     with concerning("methods"):

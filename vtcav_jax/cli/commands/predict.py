@@ -85,7 +85,7 @@ def predict(args: PredictArguments, context: CommandContext) -> None:
     source = None if args.videos is None else open_nonempty(args.videos)
     with concerning("clips_file"):
         array = None if args.clips_file is None else read_clip_array(args.clips_file)
-    network = load_network(args.model, labels=args.labels, random_weights=args.random_weights, seed=args.seed)
+    network = load_network(args, args.seed)
     by_position: dict[int, np.ndarray] = {}
     if array is not None:
         predictions, names = predict_array(network, array, args.batch_size), [str(len(array))]

@@ -146,7 +146,7 @@ def resolve_job(args: PyramidArguments) -> PyramidJob:
     """Load the network and concept vectors and check all targets and levels before any video is read."""
     config, concept_run = args.config, args.concept_run
     source = open_nonempty(args.videos)
-    network = load_network(args.model, labels=args.labels, random_weights=args.random_weights, seed=config.seed)
+    network = load_network(args, config.seed)
     with concerning("targets"):
         target_specs = parse_targets(network, args.targets)
     with concerning("channel_selection"):

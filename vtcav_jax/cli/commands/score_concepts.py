@@ -34,7 +34,7 @@ def score_concepts(args: ScoreConceptsArguments, context: CommandContext) -> Non
         raise SettingError(("out", f"{out} exists and is not empty; choose another folder"))
     with concerning("run"):
         vectors = load_vectors(args.run)
-    source, network = open_nonempty(args.videos), load_network(args.model, labels=args.labels)
+    source, network = open_nonempty(args.videos), load_network(args)
     rows, projections, failed = score_clips(
         network, vectors, source, args.targets, score_fn=args.score_fn, num_workers=args.num_workers
     )

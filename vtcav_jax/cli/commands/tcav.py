@@ -71,13 +71,7 @@ def tcav(args: TcavArguments, context: CommandContext) -> None:
     config, source = args.test_config, open_nonempty(args.target_videos, "target_videos")
     with concerning("concept_dir"):
         sets = read_concepts(args.concept_dir)
-    network = load_network(
-        args.model,
-        labels=args.labels,
-        label_tree=args.label_tree,
-        random_weights=args.random_weights,
-        seed=config.seed,
-    )
+    network = load_network(args, config.seed)
     runtime = Runtime.local(num_workers=args.num_workers)
     if args.dry_run:
         store = Cache(args.cache_dir or args.run.parent / "cache")
