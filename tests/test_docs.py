@@ -1,65 +1,33 @@
 """README and docs are true: their code runs, their commands exist, their tables are those of the results."""
 
-import csv
 import importlib
 import re
 import shlex
-from collections.abc import Iterator
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 import vtcav_jax
 from benchmarks import write_tables
-from tests.support.cli_runner import run_cli, stop_cli_server
+from tests.support.cli_runner import stop_cli_server
+from tests.support.docs_pages import (
+    DOCS,
+    PAGES,
+    PLACEHOLDER,
+    README,
+    ROOT,
+    TUTORIAL,
+    commands,
+    page_name,
+    run_page,
+    runnable_steps,
+)
 from vtcav_jax.cli.arguments import CommonArguments, flag_specs
 from vtcav_jax.cli.main import parse_command
 from vtcav_jax.cli.tasks import TASKS
 from weights_conversion.torch_reference import video_models
 
-ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
-DOCS = ROOT / "docs"
-PAGES = [README, ROOT / "CONTRIBUTING.md", ROOT / "ARCHITECTURE.md", *sorted(DOCS.rglob("*.md"))]
-BLOCK = re.compile(r'^```(sh|python(?: title="[\w.]+")?)\n(.*?)^```', re.DOTALL | re.MULTILINE)
-PLACEHOLDER = re.compile(r"[A-Z]{2,}|weights/|flagfiles/|--help")  # in a command that only shows a pattern
 NOT_MEASURED = {"accelerator"}  # tables that still need a machine
-# Run by the tutorial already, or by their own tests
-NOT_RUN_AGAIN = {(README, "vtcav quickstart"), (DOCS / "index.md", "vtcav quickstart")}
-
-
-def page_name(page: Path) -> str:
-    return str(page.relative_to(ROOT))
-
-
-def code_blocks(page: Path) -> list[tuple[str, str]]:
-    return BLOCK.findall(page.read_text(encoding="utf-8"))
-
-
-def commands(text: str) -> Iterator[str]:
-    """Every `vtcav` command of a shell block or in running text."""
-    for line in text.splitlines():
-        if line.startswith("vtcav "):
-            yield line.partition("   #")[0].partition("  # ")[0].strip()
-
-
-def runnable_steps(page: Path) -> list[tuple[str, str]]:
-    """The Python blocks of a page and its commands without placeholders, in order."""
-    steps = []
-    for language, text in code_blocks(page):
-        if language.startswith("python"):
-            steps.append((language, text))
-            continue
-        steps += [
-            ("sh", command)
-            for command in commands(text)
-            if not PLACEHOLDER.search(command) and (page, command) not in NOT_RUN_AGAIN
-        ]
-    return steps
-
-
-PAGES_WITH_CODE = [page for page in PAGES if runnable_steps(page)]
+PAGES_WITH_CODE = [page for page in PAGES if page != TUTORIAL and runnable_steps(page)]  # test_tutorial.py has that one
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -73,38 +41,7 @@ def _server():
 @pytest.mark.parametrize("page", PAGES_WITH_CODE, ids=page_name)
 def test_the_code_of_a_page_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    scope: dict = {"__name__": "docs"}
-    for language, text in runnable_steps(page):
-        if file_name := language.partition('"')[2].rstrip('"'):
-            (tmp_path / file_name).write_text(text)
-        if language.startswith("python"):
-            exec(compile(text, page_name(page), "exec"), scope)
-        else:
-            code, out, err = run_cli(*shlex.split(text)[1:], cwd=tmp_path)
-            assert code == 0, (text, err)
-            if text == "vtcav quickstart":
-                check_quickstart(out, tmp_path / "runs" / "quickstart")
-
-
-def check_quickstart(text: str, folder: Path) -> None:
-    """The quickstart finds the causes that its clips have, and its derivatives over time sum to the derivatives."""
-    assert "left (dynamic clips) raises the score of direction:left" in text
-    assert "right (dynamic clips) lowers the score of direction:left" in text
-    assert "ring (static and dynamic clips) raises the score of shape:ring" in text
-    assert "direction:left: No significant effect of bars and ring" in text
-    assert "shape:ring: No significant effect of left and right" in text
-    page = folder / "tcav" / "report" / "index.html"
-    assert "Open the report page: runs/quickstart/tcav/report/index.html" in text and page.stat().st_size < 20e6
-    assert "equal gradients" in page.read_text() and "vtcav score_concepts" in text
-    with np.load(folder / "tcav/over_time.npz") as parts, open(folder / "tcav/derivatives.csv") as file:
-        rows = [row for row in csv.DictReader(file) if row["stage"] == "layers.0"]
-        names, clips = parts["layers.0|vectors"].tolist(), parts["direction:left|clips"].tolist()
-        assert rows
-        for row in rows:
-            if row["target"] == "direction:left":
-                i = names.index(f"{row['concept']}/{row['clip_type']}/{row['negatives']}")
-                moments = parts["layers.0|direction:left"][i, clips.index(row["clip"])]
-                assert moments.sum() == pytest.approx(float(row["derivative"]), rel=1e-3, abs=1e-3)
+    run_page(page, tmp_path)
 
 
 def test_most_pages_have_code_that_runs():

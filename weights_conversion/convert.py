@@ -29,12 +29,16 @@ def convert(preset: str, state_dict: Mapping[str, Any], *, num_classes: int | No
     our network does not have are checked and dropped.
     """
     tensors = {name: as_numpy(name, value) for name, value in unwrap_state_dict(state_dict).items()}
-    return match_parameters(preset, _abstract(preset, num_classes), our_tensors(family_of(preset), tensors))
+    return match_parameters(preset, abstract_network(preset, num_classes), our_tensors(family_of(preset), tensors))
+
+
+def abstract_network(preset: str, num_classes: int | None) -> nnx.Module:
+    """Return the abstract network, cached because tracing over a hundred layers takes seconds; do not mutate."""
+    return _trace_network(preset, num_classes or models.get_preset(preset).num_classes)
 
 
 @cache
-def _abstract(preset: str, num_classes: int | None) -> nnx.Module:
-    """Return the abstract network, cached because tracing over a hundred layers takes seconds; do not mutate."""
+def _trace_network(preset: str, num_classes: int) -> nnx.Module:
     return nnx.eval_shape(partial(models.make, preset, num_classes=num_classes))
 
 
@@ -167,7 +171,7 @@ def suggest_fix(
                 ours, array = to_flax_layout(name, reorder_axes(name, tensor))
                 shapes[ours] = array.shape
         count = shapes.get("head.bias", (None,))[0]
-        if {name: a.shape for name, a in parameters.named_parameters(_abstract(other, count)).items()} == shapes:
+        if {name: a.shape for name, a in parameters.named_parameters(abstract_network(other, count)).items()} == shapes:
             return f"They match {other}."
     known = "; ".join(sorted({family.name_source for family in FAMILIES.values()}))
     return f"They match none of {', '.join(models.PRESETS)}; supported are {known}."

@@ -50,8 +50,11 @@ def torchvision_network(preset: str, num_classes: int | None = None) -> Any | No
     return getattr(video_models(), preset)(num_classes=num_classes or entry.num_classes).eval()
 
 
-def torchvision_swin(preset: str, num_classes: int | None = None) -> Any:
-    """Return torchvision's Video Swin of the preset's architecture, in evaluation mode, with random weights."""
+def torchvision_swin(preset: str, num_classes: int | None = None, depths: Sequence[int] | None = None) -> Any:
+    """Return torchvision's Video Swin of the preset's architecture, in evaluation mode, with random weights.
+
+    `depths` replaces the numbers of blocks.
+    """
     entry = models.get_preset(preset)
     sizes = entry.maker.keywords
     return (
@@ -59,7 +62,7 @@ def torchvision_swin(preset: str, num_classes: int | None = None) -> Any:
         .swin_transformer.SwinTransformer3d(
             patch_size=[2, 4, 4],
             embed_dim=sizes["embed_dim"],
-            depths=list(sizes["depths"]),
+            depths=list(depths or sizes["depths"]),
             num_heads=list(sizes["num_heads"]),
             window_size=list(sizes["window"]),
             num_classes=entry.num_classes if num_classes is None else num_classes,

@@ -406,13 +406,14 @@ def test_an_experiment_mines_and_tests_and_goes_on(tmp_path):
     command = [
         "--task=experiment",
         *EXPERIMENT,
+        *("--model=worlds_cnn", "--videos=worlds:small:120:0", "--target_videos=worlds:small:40:5"),
         f"--run={tmp_path / 'runs' / 'a'}",
         "--max_clips=6",
         "--num_random_sets=3",
     ]
     command += [
         "--max_target_clips=8",
-        "--stages=layers.0,pool",
+        "--stages=convs.1,pool",
         "--comparisons=absolute,motion",
         "--calibration_trials=2",
     ]

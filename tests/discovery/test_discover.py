@@ -161,7 +161,7 @@ import sys
 from vtcav_jax import models
 from vtcav_jax.discovery import DiscoveryConfig, discover
 config = DiscoveryConfig(num_concepts=4, clips_per_concept=3, importance_videos=4, num_random_sets=1, max_tokens=2000)
-discover(models.load("worlds_swin"), "worlds:small:40:3", ["layers.1"], sys.argv[1], config=config)
+discover(models.load("worlds_cnn"), "worlds:small:40:3", ["convs.2"], sys.argv[1], config=config)
 """
 
 

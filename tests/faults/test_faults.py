@@ -5,18 +5,13 @@ import pytest
 from tests.faults.bad_folder import N_ENTRIES, write_bad_folder
 from tests.faults.fuzz import FUZZERS, fuzz
 from tests.faults.kill import kill_and_continue
-from tests.faults.material import TASKS, file_hashes, make_material, run_command
+from tests.faults.material import TASKS, file_hashes, run_command
 from vtcav_jax.data import open_source
 from vtcav_jax.runs import lock
 
 pytestmark = pytest.mark.slow
 
 SEED = 1
-
-
-@pytest.fixture(scope="module")
-def material(tmp_path_factory):
-    return make_material(tmp_path_factory.mktemp("faults"))
 
 
 def test_damaged_input_is_an_error_with_a_sentence(material, tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.faults.material import REFUSED, TASKS, make_material, quick
+from tests.faults.material import REFUSED, TASKS, quick
 from tests.support.cli_runner import run_cli
 from vtcav_jax import atomic
 
@@ -20,11 +20,6 @@ def limited(rename):
 os.replace, os.rename = limited(os.replace), limited(os.rename)
 main.start()
 """
-
-
-@pytest.fixture(scope="module")
-def material(tmp_path_factory):
-    return make_material(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.mark.slow

@@ -5,19 +5,12 @@ import time
 
 import pytest
 
-from tests.faults.material import TASKS, file_hashes, make_material
+from tests.faults.material import TASKS, file_hashes
 from tests.faults.processes import finish, run_processes, start_processes
-from tests.support.cli_runner import stop_cli_server
 from vtcav_jax.cli.arguments import ProcessArguments
 from vtcav_jax.cli.tasks import TASKS as ALL_TASKS
 
 SHARED_TASKS = {name for name, task in ALL_TASKS.items() if issubclass(task.argument_class, ProcessArguments)}
-
-
-@pytest.fixture(scope="module")
-def material(tmp_path_factory):
-    yield make_material(tmp_path_factory.mktemp("material"))
-    stop_cli_server()
 
 
 def test_every_task_over_videos_is_shared():

@@ -5,7 +5,9 @@ are relative to the maximum value at the stage: float32 rounding differs by 1e-7
 layers; float64 shows whether only rounding differs.
 """
 
+import re
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,12 +21,15 @@ from tests.support.random_checkpoints import PRESET_OF_CHECKPOINT, checkpoint_sh
 from tests.support.torch_networks import expected_stages
 from vtcav_jax import models, tap
 from vtcav_jax.attribution import attribute
-from vtcav_jax.models import parameters
+from vtcav_jax.models import i3d, parameters
+from vtcav_jax.models.i3d import I3d
 from vtcav_jax.models.layers.pooling import max_pool
 from vtcav_jax.models.mvit import Mvit, MvitVersion
+from vtcav_jax.models.parameters import initial_rngs
+from vtcav_jax.models.resnet3d import ResNet3d
 from weights_conversion import convert, torch_reference
-from weights_conversion.convert import match_parameters
-from weights_conversion.key_mapping import mvit_name
+from weights_conversion.convert import abstract_network, match_parameters
+from weights_conversion.key_mapping import family_of, mvit_name, our_tensors
 
 slow = partial(pytest.param, marks=pytest.mark.slow)
 
@@ -37,16 +42,42 @@ CLIPS = {
 }
 SMALL = (7, 45, 58)  # not a multiple of any stride
 # Deeper variants, or networks with a small variant tested below; benchmarks.parity compares all
-MORE = ("resnet3d_34", "resnet3d_101", "resnet3d_152", "resnext3d_101_stem128", "mvit_v1_b")
+MORE = ("resnet3d_34", "resnet3d_101", "resnet3d_152", "resnext3d_101_stem128", "mvit_v1_b", "mvit_v2_s")
+# Later blocks of a layer repeat those before; the number of each is that of the public state dict
+DEPTHS = dict.fromkeys(("resnet3d_50", "resnext3d_101"), (2, 1, 1, 1))
+SHORT_DEPTHS = {"resnet3d_18_a": (1, 1, 1, 1), "mfnet": (2, 1, 1, 1)}
+BLOCK = re.compile(r"(?:layer|conv)(\d)\.B?(\d+)\.")
 KEYS = {preset: key for key, preset in reversed(PRESET_OF_CHECKPOINT.items())}
 
 
-def pair(key: str, dtype=jnp.float32):
-    """Return a random state dict of torch tensors and our network with these weights."""
-    state = random_state_dict(key)
-    arrays = {name: a.astype(dtype) for name, a in convert(PRESET_OF_CHECKPOINT[key], state).items()}
+def first_blocks(preset: str, state: dict[str, torch.Tensor], depths: tuple[int, ...]) -> dict[str, torch.Tensor]:
+    """Return the state dict of a network with fewer blocks per layer."""
+    first_layer, first_block = (2, 1) if preset == "mfnet" else (1, 0)
+
+    def is_left_out(name: str) -> bool:
+        block = BLOCK.match(name)
+        return bool(block) and int(block[2]) - first_block >= depths[int(block[1]) - first_layer]
+
+    return {name: value for name, value in state.items() if not is_left_out(name)}
+
+
+def pair(preset: str, dtype=jnp.float32, depths: tuple[int, ...] | None = None):
+    """Return a random state dict of torch tensors and our network with these weights, of other `depths` if given."""
+    state, entry = random_state_dict(KEYS[preset]), models.get_preset(preset)
+    options = {} if depths is None else {"depths": depths}
+
+    def make(**dtype):
+        return entry.maker(num_classes=entry.num_classes, rngs=initial_rngs(0), **options, **dtype)
+
+    if depths is None:
+        arrays = convert(preset, state)
+    else:
+        state = first_blocks(preset, state, depths)
+        tensors = our_tensors(family_of(preset), {name: value.numpy() for name, value in state.items()})
+        arrays = match_parameters(preset, nnx.eval_shape(make), tensors)
+    arrays = {name: a.astype(dtype) for name, a in arrays.items()}
     state = {name: value.to(getattr(torch, jnp.dtype(dtype).name)) for name, value in state.items()}
-    return state, parameters.load(partial(models.make, PRESET_OF_CHECKPOINT[key], dtype=dtype), arrays)
+    return state, parameters.load(partial(make, dtype=dtype), arrays)
 
 
 def clip(preset: str, dtype: DTypeLike = np.float32) -> np.ndarray:
@@ -65,7 +96,7 @@ def assert_close(ours, reference_value, stage: str, tolerance: float) -> None:
     "preset", [slow(preset) if preset != "mc3_18" else preset for preset in KEYS if preset not in MORE]
 )
 def test_every_stage_in_float32(preset):
-    state, model = pair(KEYS[preset])
+    state, model = pair(preset, depths=DEPTHS.get(preset))
     video, stages = clip(preset), tap.stages_of(model)
     with torch.no_grad():
         their_logits, expected = expected_stages(preset, state, torch.from_numpy(video), stages)
@@ -124,6 +155,22 @@ def test_a_small_mvit_at_every_stage(version):
         model(jnp.zeros((1, 8, 64, 64, 3)))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["mvit_v1_b", "mvit_v2_s"])
+def test_all_blocks_of_an_mvit_have_the_shapes_of_torchvisions(preset):
+    def run(model, video):
+        seen = {}
+        return model(video, lambda name, value: seen.setdefault(name, value)), seen
+
+    shape = (1, *models.get_preset(preset).clip_spec.shape)
+    logits, ours = jax.eval_shape(run, abstract_network(preset, None), jax.ShapeDtypeStruct(shape, jnp.float32))
+    with torch.device("meta"), torch.no_grad():
+        network = torch_reference.torchvision_network(preset)
+        their_logits, expected = torch_reference.run_with_stages(network, torch.empty(shape), tuple(ours))
+    assert {name: value.shape for name, value in ours.items()} == {name: v.shape for name, v in expected.items()}
+    assert logits.shape == their_logits.shape
+
+
 def third(model, video):
     logits = model(video)
     return logits[:, 3].sum(), logits
@@ -132,7 +179,7 @@ def third(model, video):
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["resnet3d_18_a", "mfnet"])
 def test_logits_and_the_gradient_by_the_video_in_float64(preset, float64):
-    state, model = pair(KEYS[preset], jnp.float64)
+    state, model = pair(preset, jnp.float64, SHORT_DEPTHS[preset])
     video = clip(preset, np.float64)[:1]
     tensor = torch.from_numpy(video).requires_grad_()
     their_logits, _ = expected_stages(preset, state, tensor, ())
@@ -179,7 +226,7 @@ def test_every_public_state_dict_is_taken_and_nothing_else(key):
     arrays = convert(preset, {"epoch": 30, "state_dict": {f"module.{name}": value for name, value in state.items()}})
     counts = sum(name.endswith("num_batches_tracked") for name in state)
     assert len(arrays) == len(state) - counts
-    assert arrays.keys() == parameters.named_parameters(models.abstract_model(preset)[0]).keys()
+    assert arrays.keys() == parameters.named_parameters(abstract_network(preset, None)).keys()
     name = next(iter(state))
     with pytest.raises(
         ValueError,
@@ -218,12 +265,44 @@ def test_weights_of_another_family_are_recognised():
         convert("r3d_18", random_state_dict("torchvision_mc3_18"))
 
 
+def random_i3d(monkeypatch: pytest.MonkeyPatch) -> nnx.Module:
+    """Return an I3D with each pool, and one block of four branches after all but the first two."""
+    blocks = {
+        "Mixed_3b": (192, (16, 24, 32, 16, 16, 16)),
+        "Mixed_4b": (80, (16, 16, 24, 16, 16, 16)),
+        "Mixed_5b": (72, (512, 16, 256, 16, 128, 128)),
+    }
+    monkeypatch.setattr(i3d, "I3D_MIXED", blocks)
+    return with_random_statistics(lambda: I3d(num_classes=5, rngs=nnx.Rngs(0)))
+
+
+def random_resnet(monkeypatch: pytest.MonkeyPatch) -> nnx.Module:
+    sizes: dict[str, Any] = dict(depths=(1, 1, 1, 1), widths=(16, 24, 24, 32), stem=16, shortcut="A", num_classes=5)
+    return with_random_statistics(lambda: ResNet3d(**sizes, rngs=nnx.Rngs(0)))
+
+
+def with_random_statistics(make):
+    """Return the network with random parameters, and statistics of batch norms near 1."""
+    random = np.random.default_rng(1)
+    arrays = {}
+    for name, value in parameters.named_parameters(nnx.eval_shape(make)).items():
+        draw = random.normal(size=value.shape)
+        if name.endswith(".var"):
+            draw = 0.5 + random.random(value.shape)
+        elif draw.ndim < 2:
+            draw = 0.2 * draw + name.endswith(".scale")
+        else:
+            draw = draw * (1.5 / draw[..., 0].size) ** 0.5
+        arrays[name] = draw.astype(np.float32)
+    return parameters.load(make, arrays)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("preset", "shape"), [("resnet3d_18_a", SMALL), ("i3d", (9, 64, 58))])
-def test_relevance_passes_norms_pools_branches_and_sums(preset, shape):
+@pytest.mark.parametrize("make", [random_resnet, random_i3d])
+def test_relevance_passes_norms_pools_branches_and_sums(make, monkeypatch):
     """Relevance is conserved if biases receive none, since batch norms are fused with the convolution before them."""
-    _, model = pair(KEYS[preset])
-    video = np.random.default_rng(0).normal(size=(1, *shape, 3)).astype(np.float32)
+    model = make(monkeypatch)
+    video = np.random.default_rng(0).normal(size=(1, 9, 45, 58, 3)).astype(np.float32)
     found = attribute(model, video, np.array([3]), "lrp_z_plus")
     assert found.completeness_gap is not None
     np.testing.assert_allclose(found.completeness_gap, 0, atol=1e-4 * abs(found.map.sum()))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from tests.support.devices import device_environment
 from vtcav_jax import models
@@ -113,3 +114,9 @@ def test_restored_onto_two_devices(arrays, tmp_path):
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines() == ["same on two devices, gradients on 2"] * 2
+
+
+def test_keys_counted_in_python_are_those_of_nnx():
+    ours, theirs = parameters.initial_rngs(7), nnx.Rngs(7)
+    for _ in range(3):
+        np.testing.assert_array_equal(jax.random.key_data(ours.params()), jax.random.key_data(theirs.params()))

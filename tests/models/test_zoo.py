@@ -1,6 +1,7 @@
 """Presets: numbers of parameters, order of stages, labels, and details that are not visible in shapes."""
 
 import re
+from functools import cache
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from vtcav_jax.models.resnet3d import ResNet3dBlock
 from weights_conversion.key_mapping import reorder_axes
 
 FLOAT = dict(dtype=jnp.float32, param_dtype=jnp.float32)
+abstract_model = cache(models.abstract_model)  # tracing a deep network takes seconds; do not mutate
 
 # T, S and B as published (torchvision prints the first three); L and the other heads follow from the architecture.
 PARAMETERS = {
@@ -81,7 +83,7 @@ def test_every_preset_is_pinned():
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", models.PRESETS)
 def test_the_number_of_parameters(preset):
-    model, _ = models.abstract_model(preset)
+    model, _ = abstract_model(preset)
     assert parameters.count_parameters(model) == PARAMETERS[preset]
 
 
@@ -93,7 +95,7 @@ SAME_STAGES = re.compile("_[lh]_k400|_[hg]_ssv2|resnet3d_(101|152)|stem128|_k[67
 @pytest.mark.parametrize("preset", [preset for preset in models.PRESETS if not SAME_STAGES.search(preset)])
 def test_stages(preset):
     """Stages of the abstract network: the order of tap calls, and one name per value."""
-    model, entry = models.abstract_model(preset)
+    model, entry = abstract_model(preset)
     seen = {}
 
     def note(name, value):
@@ -114,7 +116,7 @@ def test_labels_match_the_head(preset):
 
 
 def batch_norms(preset):
-    return [part for _, part in nnx.iter_graph(models.abstract_model(preset)[0]) if isinstance(part, BatchNorm)]
+    return [part for _, part in nnx.iter_graph(abstract_model(preset)[0]) if isinstance(part, BatchNorm)]
 
 
 @pytest.mark.slow
@@ -142,7 +144,7 @@ def test_a_batch_norm_is_its_formula_and_keeps_its_statistics():
 def test_where_the_first_convolution_of_seven_begins(preset, before, cpu, monkeypatch):
     """For eight positions, seven taps and a stride of two, TensorFlow pads 2 and 3 zeros, torch's networks 3 and 3."""
     monkeypatch.setattr("vtcav_jax.models.layers.convolution.on_cpu", lambda: cpu)
-    model: Any = models.abstract_model(preset)[0]
+    model: Any = nnx.clone(abstract_model(preset)[0])
     conv = model.Conv3d_1a_7x7.conv3d if preset == "i3d" else model.conv1
     conv.kernel.set_value(jnp.zeros((7, 7, 7, 3, 64)).at[3, 3].set(1.0))  # sums along the width only
     seen = conv(jnp.ones((1, 8, 8, 8, 3)))[0, 2, 2, :, 0] / 3
@@ -255,7 +257,7 @@ def test_a_multi_fiber_unit_is_preactivated_and_its_shortcut_starts_before_its_i
     np.testing.assert_array_equal(seen["unit"], seen["unit.conv_m2"] + seen["unit.conv_w1"])
     assert all(a.min() < 0 for a in seen.values())  # no part ends in a ReLU
     np.testing.assert_allclose(unit.conv_i1(-jnp.abs(x)), 0)  # each begins with a ReLU
-    mfnet: Any = models.abstract_model("mfnet")[0]
+    mfnet: Any = abstract_model("mfnet")[0]
     units = mfnet.units()
     assert [unit.conv_m1.conv.strides for name, unit in units.items() if name.endswith("B01")] == [
         *((2, 1, 1), (1, 2, 2), (1, 2, 2), (1, 2, 2))

@@ -133,6 +133,7 @@ def resnet_block(p: State, name: str, x, stride: int, groups: int, shortcut: str
 
 
 def mfnet(p: State, x) -> tuple[torch.Tensor, Stages]:
+    """Run a multi-fiber network; depths follow from the state dict."""
     stages = {}
 
     def preactivated(name, x, **options):
@@ -147,9 +148,11 @@ def mfnet(p: State, x) -> tuple[torch.Tensor, Stages]:
     x = functional.conv3d(x, p["conv1.conv.weight"], stride=(1, 2, 2), padding=(1, 2, 2))
     x = stages["conv1"] = batch_norm(p, "conv1.bn", x).relu()
     x = stages["maxpool"] = functional.max_pool3d(x, (1, 3, 3), (1, 2, 2), (0, 1, 1))
-    for i, depth in zip((2, 3, 4, 5), (3, 4, 6, 3)):
-        for j in range(1, depth + 1):
+    for i in (2, 3, 4, 5):
+        for j in range(1, 7):
             name = f"conv{i}.B{j:02}"
+            if f"{name}.conv_i1.conv.weight" not in p:
+                break
             stride = 1 if j > 1 else (2, 1, 1) if i == 2 else (1, 2, 2)
             y = preactivated(f"{name}.conv_i2", preactivated(f"{name}.conv_i1", x))
             y = stages[f"{name}.x_in"] = x + y

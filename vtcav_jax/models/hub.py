@@ -62,7 +62,7 @@ def load_hub_folder(path: str | Path, *, interval: int | None = None, dtype: Any
             clip_spec = uniform(clip_spec)
     try:
         model = parameters.load(
-            lambda: make_network(num_classes=num_classes, dtype=dtype, rngs=nnx.Rngs(0)),
+            lambda: make_network(num_classes=num_classes, dtype=dtype, rngs=parameters.initial_rngs(0)),
             arrays,
         )
     except ValueError as error:

@@ -14,6 +14,7 @@ from vtcav_jax.models.class_names import read_labels
 from vtcav_jax.models.i3d import I3d
 from vtcav_jax.models.mfnet import MfNet
 from vtcav_jax.models.mvit import Mvit
+from vtcav_jax.models.parameters import initial_rngs
 from vtcav_jax.models.resnet3d import ResNet3d
 from vtcav_jax.models.s3d import S3d
 from vtcav_jax.models.small_cnn import SmallCnn
@@ -273,4 +274,4 @@ def make(
         raise ValueError(
             f"{preset} has stages within its blocks, whose values the backward pass must store; omit remat"
         )
-    return entry.maker(num_classes=num_classes, dtype=dtype, rngs=nnx.Rngs(seed), **options)
+    return entry.maker(num_classes=num_classes, dtype=dtype, rngs=initial_rngs(seed), **options)
