@@ -77,7 +77,7 @@ def test_values_and_gradients_are_those_of_xla(float64, layer):
 
 
 @pytest.mark.parametrize(
-    "layer", ["a stem", "a stem with a stride in time", "columns", "columns with strides", "many frames"]
+    "layer", ["a stem", "a stem with a stride in time", "columns", "columns with strides", "many frames", "groups"]
 )
 def test_blocks_of_any_size_have_the_same_results(float64, monkeypatch, layer):
     monkeypatch.setattr(column_products, "CACHED_COLUMNS", 1)

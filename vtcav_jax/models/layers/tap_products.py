@@ -3,6 +3,7 @@
 The padded input is cut into the phases of the strides, so that each tap reads a block without gaps.
 """
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -14,7 +15,11 @@ from vtcav_jax.models.layers.column_products import Padding, output_sizes
 
 
 class TapPlan:
-    """Sizes of a convolution, and phase and offset of each tap."""
+    """Sizes of a convolution, and phase and offset of each tap.
+
+    Phases and offsets are computed: from a table of them, XLA's CPU compiler (jaxlib 0.10.2) made programs that it then
+    refused ("Failed to translate module to LLVM IR").
+    """
 
     def __init__(self, shape: Sequence[int], kernel: Sequence[int], strides: Sequence[int], padding: Padding):
         self.b, *sizes, _ = shape
@@ -22,10 +27,15 @@ class TapPlan:
         self.out = output_sizes(shape, kernel, strides, padding)
         self.phase_sizes = [n + (k - 1) // s for n, k, s in zip(self.out, kernel, strides)]
         self.pads = [(p[0], n * s - p[0] - size) for p, n, s, size in zip(padding, self.phase_sizes, strides, sizes)]
-        taps = np.indices(kernel).reshape(3, -1).T
-        first, second, third = (taps % strides).T
-        phases = (first * strides[1] + second) * strides[2] + third
-        self.table = np.concatenate([phases[:, None], taps // strides], 1).astype(np.int32)
+        self.kernel, self.taps = kernel, math.prod(kernel)
+
+    def place(self, k: Array) -> tuple[Array, ...]:
+        """Return the phase of tap `k`, and its offsets along time, height and width within the phase."""
+        _, height, width = self.kernel
+        tap = (k // (height * width), k // width % height, k % width)
+        first, second, third = (i % step for i, step in zip(tap, self.strides))
+        phase = (first * self.strides[1] + second) * self.strides[2] + third
+        return phase, *(i // step for i, step in zip(tap, self.strides))
 
     def split_phases(self, x: Array) -> Array:
         """Return (phases, b, t, h, w, c) of (b, t, h, w, c)."""
@@ -51,16 +61,16 @@ def tap_products_input_gradient(
     """Return the gradient for `x`, of which only the shape is used."""
     plan = TapPlan(x.shape, kernel.shape[:3], strides, padding)
     c, d = kernel.shape[3:]
-    matrices, table, rows = kernel.reshape(-1, c, d), jnp.asarray(plan.table, int), cotangent.reshape(-1, d)
+    matrices, rows = kernel.reshape(-1, c, d), cotangent.reshape(-1, d)
 
     def add_tap(k: Array, total: Array) -> Array:
-        phase, *offset = table[k]
+        phase, *offset = plan.place(k)
         start, shape = (phase, 0, *offset, 0), (1, plan.b, *plan.out, c)
         z = jnp.einsum("md,cd->mc", rows, matrices[k]).reshape(shape)
         return jax.lax.dynamic_update_slice(total, jax.lax.dynamic_slice(total, start, shape) + z, start)
 
     total = jnp.zeros((int(np.prod(plan.strides)), plan.b, *plan.phase_sizes, c), cotangent.dtype)
-    return plan.merge_phases(jax.lax.fori_loop(0, len(plan.table), add_tap, total))
+    return plan.merge_phases(jax.lax.fori_loop(0, plan.taps, add_tap, total))
 
 
 def tap_products_kernel_gradient(
@@ -69,11 +79,11 @@ def tap_products_kernel_gradient(
     """Return the gradient for `kernel`, of which only the shape is used."""
     plan = TapPlan(x.shape, kernel.shape[:3], strides, padding)
     c, d = kernel.shape[3:]
-    phases, table, rows = plan.split_phases(x), jnp.asarray(plan.table, int), cotangent.reshape(-1, d)
+    phases, rows = plan.split_phases(x), cotangent.reshape(-1, d)
 
     def gradient_of_tap(k: Array) -> Array:
-        phase, *offset = table[k]
+        phase, *offset = plan.place(k)
         z = jax.lax.dynamic_slice(phases, (phase, 0, *offset, 0), (1, plan.b, *plan.out, c))
         return jnp.einsum("mc,md->cd", z.reshape(-1, c), rows)
 
-    return jax.lax.map(gradient_of_tap, jnp.arange(len(plan.table))).reshape(kernel.shape)
+    return jax.lax.map(gradient_of_tap, jnp.arange(plan.taps)).reshape(kernel.shape)
