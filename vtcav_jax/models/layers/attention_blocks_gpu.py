@@ -5,6 +5,7 @@ the sum of the exponentials of each query so far, and rescales both when the max
 each weight again from the score and the logarithm of the sum of exponentials.
 """
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from jaxtyping import Array
 PADDING = -1e30  # score of keys after the last
 
 
-class HeadReader:
+class HeadReader(ABC):
     """Reads and writes blocks of the head that a program of the grid (batch, heads, blocks) computes.
 
     Arrays are `(batch, tokens, channels)`, with the channels of one head after those of another, once or for several
@@ -30,14 +31,17 @@ class HeadReader:
         self.num_keys, self.heads, self.d, self.block = keys, heads, d, block
         self.width = pl.next_power_of_2(d)
 
+    @abstractmethod
     def queries(self, start: Any) -> Array:
-        raise NotImplementedError
+        """Return a block of queries, 0 after the last."""
 
+    @abstractmethod
     def keys(self, start: Any) -> Array:
-        raise NotImplementedError
+        """Return a block of keys, 0 after the last."""
 
+    @abstractmethod
     def values(self, start: Any) -> Array:
-        raise NotImplementedError
+        """Return a block of values, 0 after the last."""
 
     def add_bias(self, scores: Array, query_start: Any, key_start: Any) -> Array:
         """Return the scores with what is added to them before the softmax: nothing."""
