@@ -18,9 +18,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
-LANES = 128  # of a TPU's vector registers
+from vtcav_jax.models.layers.window_attention import LANES, VMEM_LIMIT
+
 SUBLANES = 16  # rows of a tile in bfloat16
-VMEM_LIMIT = 100 << 20
 PADDING = -1e30  # score of keys after the last
 MAX_SCORES = 1 << 18  # of a head in a block
 MAX_QUERIES, MAX_QUERIES_OF_MANY_KEYS = 256, 1024  # of a block; many keys are read once per block of queries
