@@ -41,6 +41,9 @@ KEYS = ("program", "network", "target", "version")
 STAGES = {
     "video_swin_t_k400": tuple(f"layers.{i}" for i in range(4)),
     "videomae_b_k400": tuple(f"encoder.layer.{i}" for i in (2, 5, 8, 11)),
+    "timesformer_b_k400": (*(f"encoder.layer.{i}" for i in (2, 5, 8)), "encoder.layer.11.class_token"),
+    "vivit_b_k400": (*(f"encoder.layer.{i}" for i in (2, 5, 8)), "encoder.layer.11.class_token"),
+    "vjepa2_l_ssv2": tuple(f"encoder.layer.{i}" for i in (5, 11, 17, 23)),
     "r3d_18": tuple(f"layer{i}.1" for i in range(1, 5)),
 }
 EXAMPLES, GRADIENTS, FEATURES = 400, 60, 1 << 16  # of one block of features

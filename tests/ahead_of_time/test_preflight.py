@@ -13,6 +13,7 @@ from vtcav_jax import models
 from vtcav_jax.ahead_of_time import preflight as module
 from vtcav_jax.ahead_of_time.chips import get_chip, read_chips
 from vtcav_jax.ahead_of_time.preflight import Preflight
+from vtcav_jax.platforms import compile_for
 
 V5E = get_chip("v5e")
 SHAPE = (1, 8, 32, 32, 3)
@@ -22,8 +23,12 @@ def forward(model, video):
     return model(video)
 
 
-def abstract_network():
-    return nnx.eval_shape(lambda: models.make("video_swin_tiny", dtype=jnp.bfloat16))
+def gradient(model, video):
+    return jax.grad(lambda video: model(video).sum())(video)
+
+
+def abstract_network(name="video_swin_tiny"):
+    return nnx.eval_shape(lambda: models.make(name, dtype=jnp.bfloat16))
 
 
 def test_the_bound_is_the_longer_of_both_times():
@@ -80,14 +85,30 @@ def test_wrong_targets_and_shapes_are_refused_before_anything_is_compiled(monkey
         vtcav.preflight(forward, network, SHAPE[1:], "v5e")
 
 
-@pytest.mark.parametrize("target", ["v5e", "h100"])
-def test_a_network_compiles_for_an_accelerator(target, usual_promotion):
+def skip_without_compiler(target):
     missing = [name for name in module.NEEDED_MODULES[get_chip(target).platform] if find_spec(name) is None]
     if missing:
         pytest.skip(f"compiling for {target} needs {', '.join(missing)} (pip install 'vtcav-jax[preflight]')")
+
+
+@pytest.mark.parametrize("target", ["v5e", "h100"])
+def test_a_network_compiles_for_an_accelerator(target, usual_promotion):
+    skip_without_compiler(target)
     network = abstract_network()
     result = vtcav.preflight(forward, network, SHAPE, target, dtype=jnp.bfloat16)
     assert result.error is None and result.fits
     assert result.memory_bytes and result.traffic_bytes and result.accessed_bytes
     assert result.memory_bytes > sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(network))
     assert 0 < result.traffic_bytes <= result.accessed_bytes
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["video_swin_tiny", "videomae_tiny"])
+@pytest.mark.parametrize("target", ["v4", "v5e", "v6e", "h100"])
+def test_kernels_of_attention_compile(target, name, usual_promotion):
+    skip_without_compiler(target)
+    network, video = abstract_network(name), jax.ShapeDtypeStruct(SHAPE, jnp.bfloat16)
+    with compile_for(get_chip(target).platform):
+        assert "pallas_call" in str(jax.make_jaxpr(gradient)(network, video))
+    result = vtcav.preflight(gradient, network, SHAPE, target, dtype=jnp.bfloat16)
+    assert result.error is None and result.fits

@@ -2,7 +2,8 @@
 
 Attributes are named as in transformers, whose `attention.attention`, `attention.output.dense`, `intermediate.dense` and
 `output.dense` are the parts of a block. On a CPU, attention and the MLP process the tokens in pieces that fit the
-cache, as in `video_swin`; an accelerator limits only the memory of the scores.
+cache, as in `video_swin`. On an accelerator, kernels keep the scores on the chip; where kernels do not apply, pieces
+limit the memory of the scores.
 """
 
 from collections.abc import Callable, Iterable
@@ -15,6 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vtcav_jax.models.attention_path import AttentionParts, Tokens
+from vtcav_jax.models.layers.token_attention import join_heads, split_heads, token_attention, token_kernels_apply
 from vtcav_jax.models.mvit import concat_tokens
 from vtcav_jax.models.video_swin import (
     SCORE_BYTES_PER_CHUNK,
@@ -149,22 +151,21 @@ def block_runner(remat: bool) -> Callable[..., Any]:
     return jax.checkpoint(call_block) if remat else call_block
 
 
-def split_heads(x: Float[Array, "b n c"], heads: int) -> Float[Array, "b heads n d"]:
-    b, n, c = x.shape
-    return x.reshape(b, n, heads, c // heads).swapaxes(1, 2)
-
-
-def join_heads(x: Float[Array, "b heads n d"]) -> Float[Array, "b n c"]:
-    b, heads, n, d = x.shape
-    return x.swapaxes(1, 2).reshape(b, n, heads * d)
-
-
 def attention_weights(q: Float[Array, "b heads n d"], k: Float[Array, "b heads m d"]) -> Float[Array, "b heads n m"]:
     wide = at_least_float32(q.dtype)
     return jax.nn.softmax(jnp.einsum("bhnd,bhmd->bhnm", q * q.shape[-1] ** -0.5, k, preferred_element_type=wide))
 
 
 def attend(
+    q: Float[Array, "b heads n d"], k: Float[Array, "b heads m d"], v: Float[Array, "b heads m d"]
+) -> Float[Array, "b heads n d"]:
+    """Return `softmax(q k' / sqrt(d)) v` for each head, on accelerators by kernels where they apply."""
+    if not on_cpu() and token_kernels_apply(q, k, v):
+        return token_attention(q, k, v, attend_in_pieces)
+    return attend_in_pieces(q, k, v)
+
+
+def attend_in_pieces(
     q: Float[Array, "b heads n d"], k: Float[Array, "b heads m d"], v: Float[Array, "b heads m d"]
 ) -> Float[Array, "b heads n d"]:
     """Return `softmax(q k' / sqrt(d)) v` for each head, in pieces: groups of heads, or some of the queries of one.

@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vtcav_jax.models.attention_path import AttentionParts, AttentionStep, Tokens
+from vtcav_jax.models.layers.token_attention import join_heads, split_heads
 from vtcav_jax.models.video_swin import Mlp, Triple, at_least_float32, project_patches
 from vtcav_jax.models.vit.blocks import (
     Qkv,
@@ -23,9 +24,7 @@ from vtcav_jax.models.vit.blocks import (
     embedding,
     grid_of,
     in_token_chunks,
-    join_heads,
     join_tokens,
-    split_heads,
     split_tokens,
     token_norm,
 )
