@@ -244,3 +244,20 @@ def test_balanced_labels_give_both_sides_the_same_weight():
 def test_errors_name_the_expected_values(call, message):
     with pytest.raises(ValueError, match=message):
         call(np.eye(4))
+
+
+def test_fits_with_the_same_examples_share_one_factor_of_the_kernel(monkeypatch):
+    """Labels, permutations, resamples and folds of a comparison; other examples and other kernels have their own."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(40, 60))
+    kernel, labels = x @ x.T, np.where(np.arange(40) < 20, 1.0, -1.0)
+    weights = rng.integers(1, 4, 40)
+    folds = np.stack([np.where(np.arange(40) % 4 == i, 0, labels) for i in range(4)])
+    counts, eigh = [], np.linalg.eigh
+    monkeypatch.setattr(np.linalg, "eigh", lambda matrix: counts.append(len(matrix)) or eigh(matrix))
+    for rows in (labels[None], rng.permuted(np.tile(labels, (5, 1)), axis=1), (weights * labels)[None], folds):
+        vectors.fit(kernel, rows)
+    assert counts == [40]
+    vectors.fit(kernel, folds[:1])
+    vectors.fit(2 * kernel, labels[None])
+    assert counts == [40, 30, 40]

@@ -12,6 +12,7 @@ from vtcav_jax.concepts.concept_sets import ConceptClip
 from vtcav_jax.concepts.config import NEGATIVE_PREFIX
 from vtcav_jax.concepts.crops import CONTROLS
 from vtcav_jax.tcav.experiment.config import ExperimentConfig
+from vtcav_jax.tcav.features.gram import difference_kernel
 from vtcav_jax.tcav.stats.permutation_test import min_attainable_p
 from vtcav_jax.tcav.stats.vectors import ConceptVectors, concatenate_vectors, fit, label_vector, side_weights
 
@@ -125,10 +126,10 @@ def fit_comparisons(
         labels = np.stack([comparisons[i].label_vector(len(kernel)) for i in plain])
         parts.append((plain, fit(kernel, labels, config.fit_config)))
     for i in contrasts:
-        matrix = difference_matrix(comparisons[i].differences, len(kernel))
-        labels = contrast_labels(comparisons[i])
-        vectors = fit(matrix @ kernel @ matrix.T, labels[None], config.fit_config)
-        parts.append(([i], replace(vectors, a=vectors.a @ matrix, intercept=np.full(1, np.nan))))
+        pairs, labels = comparisons[i].differences, contrast_labels(comparisons[i])
+        vectors = fit(difference_kernel(kernel, pairs), labels[None], config.fit_config)
+        a = vectors.a @ difference_matrix(pairs, len(kernel))
+        parts.append(([i], replace(vectors, a=a, intercept=np.full(1, np.nan))))
     order = np.argsort([i for rows, _ in parts for i in rows])
     return concatenate_vectors([vectors for _, vectors in parts]).take(order)
 

@@ -77,8 +77,15 @@ def compute_gram(
 def contrast_gram(gram: Gram, pairs: Sequence[tuple[int, int]]) -> Gram:
     """Return the products of pair differences, first example minus second, in place of the examples."""
     first, second = (list(side) for side in zip(*pairs))
-    rows = gram.kernel[first] - gram.kernel[second]
-    return Gram(rows[:, first] - rows[:, second], gram.cross[:, :, first] - gram.cross[:, :, second], gram.gradients)
+    differences = gram.cross[:, :, first] - gram.cross[:, :, second]
+    return Gram(difference_kernel(gram.kernel, pairs), differences, gram.gradients)
+
+
+def difference_kernel(kernel: Float[np.ndarray, "m m"], pairs: Sequence[tuple[int, int]]) -> Float[np.ndarray, "p p"]:
+    """Return the kernel of pair differences, first example minus second."""
+    first, second = (list(side) for side in zip(*pairs))
+    rows = kernel[first] - kernel[second]
+    return rows[:, first] - rows[:, second]
 
 
 def center_kernel(kernel: Float[np.ndarray, "m m"], weights: Float[np.ndarray, " m"]) -> Float[np.ndarray, "m m"]:

@@ -11,6 +11,8 @@ which moves the values at the examples along a known direction. Label vectors ar
 device; rows that have converged keep their result. Sizes are padded to a few, so that few programs are compiled.
 """
 
+import hashlib
+from collections import OrderedDict
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -31,6 +33,7 @@ MIN_PADDED_SIZE = 32
 ROWS_PER_BLOCK = (4, 16, 64, 256)  # smallest that holds all label vectors, within the limit of numbers
 NUMBERS_PER_CPU_BLOCK, NUMBERS_PER_DEVICE_BLOCK = 2**15, 2**24  # values at the examples; on a CPU, they fit the cache
 MAX_LINE_SEARCH_STEPS = 20
+MAX_RECENT_FACTORS = 4
 EIGENVALUE_EPS = 1e-14  # relative to the largest eigenvalue; smaller ones are rounding errors
 
 
@@ -101,10 +104,22 @@ def _build_problem(
 
 
 def _eigenvectors(kernel: Float[np.ndarray, "s s"]) -> tuple[Float[np.ndarray, "s r"], Float[np.ndarray, " r"]]:
-    """Return the eigenvectors as a factor of K, without its null space, and the eigenvalues."""
-    values, vectors = np.linalg.eigh(kernel)
-    real = values > EIGENVALUE_EPS * len(values) * max(values[-1], 0)
-    return vectors[:, real] * np.sqrt(values[real]), values[real]
+    """Return the eigenvectors as a factor of K, without its null space, and the eigenvalues.
+
+    Vector, permutations, bootstrap and folds of one comparison share K, so that recent factors are kept by content.
+    """
+    key = hashlib.blake2b(np.ascontiguousarray(kernel)).digest()
+    if key not in _recent_factors:
+        values, vectors = np.linalg.eigh(kernel)
+        real = values > EIGENVALUE_EPS * len(values) * max(values[-1], 0)
+        _recent_factors[key] = vectors[:, real] * np.sqrt(values[real]), values[real]
+        while len(_recent_factors) > MAX_RECENT_FACTORS:
+            _recent_factors.popitem(last=False)
+    _recent_factors.move_to_end(key)
+    return _recent_factors[key]
+
+
+_recent_factors: OrderedDict[bytes, tuple[np.ndarray, np.ndarray]] = OrderedDict()
 
 
 def _cholesky(kernel: Float[np.ndarray, "v s s"]) -> tuple[Float[np.ndarray, "v s s"], None]:

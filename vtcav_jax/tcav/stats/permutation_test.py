@@ -275,15 +275,17 @@ def _statistics(
     used = np.flatnonzero(labels.any(0))
     kernel, used_labels = grams[0].kernel[np.ix_(used, used)], labels[:, used]
     vectors = fit(kernel, used_labels, fit_config)
-    gap = mean_gaps(kernel, used_labels, vectors.unit)
+    units = vectors.unit
+    gap = mean_gaps(kernel, used_labels, units)
+    crosses = [gram.cross[:, :, used] for gram in grams]
     means, counts = [[] for _ in grams], [[] for _ in grams]
     for start in range(0, len(labels), VECTORS_PER_BLOCK):
         rows = slice(start, start + VECTORS_PER_BLOCK)
         if derivative_fn is None:
-            parts = [gram.cross[:, :, used] @ vectors.unit[rows].T for gram in grams]
+            parts = [cross @ units[rows].T for cross in crosses]
         else:
-            unit = np.zeros((len(vectors.unit[rows]), labels.shape[1]))
-            unit[:, used] = vectors.unit[rows]
+            unit = np.zeros((len(units[rows]), labels.shape[1]))
+            unit[:, used] = units[rows]
             parts = derivative_fn(unit, gap[rows])
         for i, (gram, part) in enumerate(zip(grams, parts)):
             means[i].append(part.mean(1).T)

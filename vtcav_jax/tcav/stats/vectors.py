@@ -215,8 +215,8 @@ def _solve_rows(
         row_labels = labels[:, index]
         row_kernel = kernel[np.ix_(index, index)]
         weights = np.abs(row_labels) / np.abs(row_labels).sum(1, keepdims=True)
-        # One centre for all rows: the optimum does not depend on it, rounding does
-        centre = weights.mean(0)
+        # One centre for all labels, so that fits share a factor of K: the optimum does not depend on it, rounding does
+        centre = np.full(len(index), 1 / len(index))
         row = row_kernel @ centre
         row_kernel += centre @ row - row - row[:, None]
     loss = "logistic" if fit_config.estimator == "logistic" else "squares"
