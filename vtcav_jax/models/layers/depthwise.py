@@ -26,11 +26,12 @@ def depthwise_input_gradient(
 ) -> Float[Array, "b t h w c"]:
     """Compute the gradient for `x`, phase by phase of the strides: a sum of shifted cotangents each."""
     plan = TapPlan(x.shape, kernel.shape[:3], strides, padding)
-    farthest = plan.table[:, 1:].max(0)
-    padded = _pad(cotangent, tuple((int(n), int(n)) for n in farthest))
+    places = [plan.place(k) for k in range(plan.taps)]
+    farthest = [max(offset) for offset in list(zip(*places))[1:]]
+    padded = _pad(cotangent, tuple((n, n) for n in farthest))
     phases = [jnp.zeros((plan.b, *plan.phase_sizes, x.shape[-1]), x.dtype)] * int(np.prod(strides))
-    for tap, (phase, *offset) in zip(np.ndindex(kernel.shape[:3]), plan.table.tolist(), strict=True):
-        start = [int(far) - shift for far, shift in zip(farthest, offset)]
+    for tap, (phase, *offset) in zip(np.ndindex(kernel.shape[:3]), places, strict=True):
+        start = [far - shift for far, shift in zip(farthest, offset)]
         phases[phase] = phases[phase] + _view(padded, start, plan.phase_sizes, (1, 1, 1)) * kernel[tap].reshape(
             1, 1, 1, 1, -1
         )

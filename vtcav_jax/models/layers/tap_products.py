@@ -5,6 +5,7 @@ The padded input is cut into the phases of the strides, so that each tap reads a
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,8 +30,8 @@ class TapPlan:
         self.pads = [(p[0], n * s - p[0] - size) for p, n, s, size in zip(padding, self.phase_sizes, strides, sizes)]
         self.kernel, self.taps = kernel, math.prod(kernel)
 
-    def place(self, k: Array) -> tuple[Array, ...]:
-        """Return the phase of tap `k`, and its offsets along time, height and width within the phase."""
+    def place(self, k: Any) -> tuple[Any, ...]:
+        """Return the phase of tap `k`, a number or an array, and its offsets along time, height and width within it."""
         _, height, width = self.kernel
         tap = (k // (height * width), k // width % height, k % width)
         first, second, third = (i % step for i, step in zip(tap, self.strides))
