@@ -151,7 +151,9 @@ def test_gradients_equal_finite_differences(float64):
         pixel = np.asarray(video[(0, *place)])
         np.testing.assert_allclose(product.map[(0, *place)], pixel @ by_channel, rtol=1e-6, atol=1e-12)
         np.testing.assert_allclose(slope.map[(0, *place)], np.abs(by_channel).sum(), rtol=1e-6)
-    np.testing.assert_allclose(present(product.completeness_gap), margin(video) - product.map.sum(), rtol=1e-6)
+    np.testing.assert_allclose(
+        present(product.completeness_gap), margin(video) - product.map.sum(), rtol=1e-6, atol=1e-12
+    )
 
 
 def curved(parameters, video, tap=tap.identity_tap):
