@@ -14,6 +14,7 @@ from vtcav_jax import attribution, models, tap
 from vtcav_jax.attribution import score_model, targets
 from vtcav_jax.attribution.removal import designs
 from vtcav_jax.clip_spec import ClipSpec
+from vtcav_jax.models.layers.pooling import max_pool
 from vtcav_jax.worlds import handwired_network, make_clips
 
 CLASSES = np.array([2, 0])
@@ -51,6 +52,26 @@ def test_integrated_gradients_of_the_analytic_network_are_its_shapley_values(dot
         np.testing.assert_allclose(integrated.map, exact, atol=1e-6)
         np.testing.assert_allclose(present(integrated.completeness_gap), 0, atol=1e-5)
         assert integrated.forward_passes == 3 * nodes + 2
+
+
+def test_infinite_constants_before_the_first_activation_function():
+    """Padding for a maximum and masks of a softmax are -inf at both ends of the path, and stay so in between."""
+    random = np.random.default_rng(0)
+    kernel, head = (jnp.asarray(random.normal(size=shape), jnp.float32) for shape in ((3, 8), (8, 3)))
+    hidden = jnp.where(jnp.arange(6) % 2, 0.0, -jnp.inf)[None, :, None, None, None]
+
+    def pooled(x, tap=tap.identity_tap):
+        return jax.nn.relu(max_pool(x @ kernel, (3, 3, 3), (2, 2, 2), (1, 1, 1))).mean((1, 2, 3)) @ head
+
+    def masked(x, tap=tap.identity_tap):
+        return jax.nn.softmax(x @ kernel + hidden, axis=1).max(1).mean((1, 2)) @ head
+
+    clip = jnp.asarray(random.normal(size=(1, 6, 8, 8, 3)), jnp.float32)
+    for model in (pooled, masked):
+        integrated = attribution.integrated_gradients(model, clip, targets.Class(0), ig_steps=64)
+        rise = float(model(clip)[0, 0] - model(0 * clip)[0, 0])
+        assert abs(rise) > 0.1
+        np.testing.assert_allclose(integrated.map.sum(), rise, atol=0.02 * abs(rise))
 
 
 @pytest.mark.slow

@@ -208,7 +208,8 @@ def _add_node_gradient(
     place: Array,
     weight: Array,
 ) -> list[Array]:
-    values = [a + place.astype(a.dtype) * (b - a) for a, b in zip(starts, ends)]
+    # Equal ends stay as they are: padding for a maximum, and masks, are -inf at both
+    values = [jnp.where(a == b, a, a + place.astype(a.dtype) * (b - a)) for a, b in zip(starts, ends)]
     gradients = target_gradients(lambda values: after_affine_prefix(_score, scorer, video, values), values)
     return [a + weight.astype(a.dtype) * b for a, b in zip(total, gradients)]
 

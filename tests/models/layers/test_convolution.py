@@ -1,14 +1,15 @@
 """Each way to compute a convolution on a CPU, and its gradients, against XLA's own convolution in float64."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 
-from tests.support.typed import present
 from vtcav_jax.models.layers import column_products, overlap_add
-from vtcav_jax.models.layers.convolution import Conv3d, conv_module_on_cpu, conv_on_cpu
+from vtcav_jax.models.layers.convolution import Conv3d, conv_on_cpu
 
 THREES, ONES, HALF = (3, 3, 3), (1, 1, 1), ((1, 1),) * 3
 # input, kernel, channels of the output, strides, padding, groups
@@ -95,19 +96,49 @@ def test_kernels_over_time_choose_the_way_with_less_work():
     assert not column_products.prefer_frame_products((1, 8, 28, 28, 64), (3, 3, 3), ONES, HALF)
 
 
-@pytest.mark.parametrize("padding", ["SAME", "VALID"])
-def test_modules_compute_what_those_of_flax_do(float64, padding):
-    conv = Conv3d(6, 4, (3, 5, 5), (1, 2, 2), padding=padding, param_dtype=jnp.float64, rngs=nnx.Rngs(0))
-    present(conv.bias)[...] = jnp.arange(4.0)
+MODULE_OPTIONS: dict[str, dict[str, Any]] = {
+    "defaults": {},
+    "valid": dict(strides=(1, 2, 2), padding="VALID"),
+    "one number each": dict(strides=2, padding=1),
+    "circular": dict(padding="CIRCULAR", use_bias=False),
+    "kernel dilation": dict(kernel_dilation=2),
+    "input dilation": dict(input_dilation=(2, 1, 1), padding=((0, 1), 1, (2, 0))),
+    "negative padding": dict(padding=((0, 0), (-1, 0), (1, 1))),
+    "groups": dict(feature_group_count=2, strides=(2, 1, 1)),
+    "a mask": dict(mask=np.indices((3, 5, 5, 6, 4)).sum(0) % 2.0),
+    "a smaller type": dict(dtype=jnp.float32),
+}
+
+
+@pytest.mark.parametrize("options", MODULE_OPTIONS)
+def test_modules_compute_what_those_of_flax_do(float64, options):
+    ours, theirs = (
+        conv(6, 4, (3, 5, 5), param_dtype=jnp.float64, rngs=nnx.Rngs(0), **MODULE_OPTIONS[options])
+        for conv in (Conv3d, nnx.Conv)
+    )
+    for module in (ours, theirs):
+        if module.bias is not None:
+            module.bias[...] = jnp.arange(4.0)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4, 9, 10, 6)))
-    expected, pull = jax.vjp(jax.jit(nnx.Conv.__call__), conv, x)
-    actual, our_pull = jax.vjp(jax.jit(lambda conv, x: conv_module_on_cpu(x, conv)), conv, x)
-    direction = jnp.asarray(np.random.default_rng(1).normal(size=expected.shape))
+    expected, pull = jax.vjp(jax.jit(lambda conv, x: conv(x)), theirs, x)
+    actual, our_pull = jax.vjp(jax.jit(lambda conv, x: conv(x)), ours, x)
+    assert actual.dtype == expected.dtype
+    direction = jnp.asarray(np.random.default_rng(1).normal(size=expected.shape), expected.dtype)
     pairs = zip(
         jax.tree.leaves((actual, our_pull(direction))), jax.tree.leaves((expected, pull(direction))), strict=True
     )
+    tolerance = 1e-12 if expected.dtype == jnp.float64 else 1e-5
     for a, b in pairs:
-        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * float(jnp.abs(b).max()))
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * float(jnp.abs(b).max()))
+
+
+@pytest.mark.parametrize("shape", [(4, 9, 10, 6), (2, 1, 4, 9, 10, 6), (0, 4, 9, 10, 6)])
+def test_modules_take_any_number_of_batch_axes(shape):
+    conv = Conv3d(6, 4, (3, 3, 3), feature_group_count=2, rngs=nnx.Rngs(0))
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    assert conv(jnp.asarray(x)).shape == (*shape[:-1], 4)
+    if x.ndim == 4:
+        np.testing.assert_allclose(conv(jnp.asarray(x)), conv(jnp.asarray(x[None]))[0], rtol=1e-6)
 
 
 def test_channels_that_do_not_fit_the_kernel_are_an_error():

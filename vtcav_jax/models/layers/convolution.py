@@ -44,10 +44,26 @@ MIN_BLOCK_KERNEL = 5  # shorter side of a kernel from which blocks are faster th
 
 
 class Conv3d(nnx.Conv):
-    """`nnx.Conv` over (t, h, w), with the same parameters and, up to rounding, the same results."""
+    """`nnx.Conv` over (t, h, w), with the same arguments, parameters and, up to rounding, results."""
 
-    def __call__(self, x: Float[Array, "b t h w c"], out_sharding: Any = None) -> Float[Array, "b t2 h2 w2 d"]:
-        return conv_module_on_cpu(x, self) if on_cpu() else super().__call__(x, out_sharding)
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **{"conv_general_dilated": conv_general_dilated} | options)
+
+
+def conv_general_dilated(
+    x: Array, kernel: Array, strides: Sequence[int], padding: str | Sequence[tuple[int, int]], **options: Any
+) -> Array:
+    """Compute what `jax.lax.conv_general_dilated` does, channels last; on a CPU by products where these apply."""
+    dilations = {*options["lhs_dilation"], *options["rhs_dilation"]}
+    is_float = x.dtype == kernel.dtype and jnp.issubdtype(x.dtype, jnp.floating)
+    is_plain = x.ndim == 5 and x.size > 0 and dilations == {1} and options.get("preferred_element_type") is None
+    if on_cpu() and is_plain and is_float:
+        pads = padding
+        if isinstance(pads, str):
+            pads = jax.lax.padtype_to_pads(x.shape[1:4], kernel.shape[:3], strides, pads)
+        if min(map(min, pads)) >= 0:
+            return conv_on_cpu(x, kernel, None, strides, pads, options["feature_group_count"])
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 
 def same_padded_conv(
@@ -60,15 +76,6 @@ def same_padded_conv(
     padding = [(size // 2, size // 2) for size in kernel]
     options = {"use_bias": False, "kernel_init": nnx.initializers.he_normal()} | make
     return Conv3d(inputs, outputs, kernel, strides, padding=padding, feature_group_count=groups, **options)
-
-
-def conv_module_on_cpu(x: Float[Array, "b t h w c"], conv: nnx.Conv) -> Float[Array, "b t2 h2 w2 d"]:
-    kernel, bias = conv.kernel[...], None if conv.bias is None else conv.bias[...]
-    strides: Sequence[int] = conv.strides  # type: ignore[assignment] (nnx allows more than Conv3d sets)
-    padding: Sequence[tuple[int, int]] = conv.padding  # type: ignore[assignment] (nnx allows more than Conv3d sets)
-    if isinstance(conv.padding, str):
-        padding = jax.lax.padtype_to_pads(x.shape[1:4], kernel.shape[:3], strides, conv.padding)
-    return conv_on_cpu(x, kernel, bias, strides, padding, conv.feature_group_count, conv.dtype)
 
 
 def conv_on_cpu(

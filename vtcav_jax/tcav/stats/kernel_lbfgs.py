@@ -108,7 +108,7 @@ def _eigenvectors(kernel: Float[np.ndarray, "s s"]) -> tuple[Float[np.ndarray, "
 
     Vector, permutations, bootstrap and folds of one comparison share K, so that recent factors are kept by content.
     """
-    key = hashlib.blake2b(np.ascontiguousarray(kernel)).digest()
+    key = hashlib.blake2b(kernel.tobytes()).digest()
     if key not in _recent_factors:
         values, vectors = np.linalg.eigh(kernel)
         real = values > EIGENVALUE_EPS * len(values) * max(values[-1], 0)
