@@ -9,6 +9,7 @@ from vtcav_jax import models
 from vtcav_jax.adapters.factory import is_adapted, load
 from vtcav_jax.attribution.target_spec import TargetSpec
 from vtcav_jax.cli.arguments import LabelTreeArguments, ModelArguments, RandomWeightsArguments
+from vtcav_jax.cli.process_agreement import open_in_all_processes
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.console import info, warn
 from vtcav_jax.data.loader import ReadResult
@@ -20,11 +21,19 @@ from vtcav_jax.stats import intervals
 
 
 def open_nonempty(spec: str, name: str = "videos") -> Source:
-    """Open the video source of the setting `name`; raise a `SettingError` if it is empty."""
-    with concerning(name):
+    """Open the video source of the setting `name`; raise a `SettingError` if it is empty.
+
+    All processes of a run must call this in the same order; if their items differ, all raise the error.
+    """
+
+    def open_local() -> Source:
         source = open_source(spec)
         if not source.items:
             raise ValueError(f"{spec} has no videos")
+        return source
+
+    with concerning(name):
+        source = open_in_all_processes(open_local)
     for note in getattr(source, "notes", ()):
         info(f"note: {note}")
     return source
