@@ -1,5 +1,6 @@
 """Connection of the processes of one run, with errors in Python instead of those that end the process in C++."""
 
+import os
 import socket
 import threading
 import time
@@ -23,7 +24,9 @@ def open_connection(coordinator: str | None, num_processes: int | None, process_
         return
     address = None if coordinator == AUTO_COORDINATOR else coordinator
     deadline = time.monotonic() + LIMIT_SECONDS
-    if address is not None and process_id:
+    if address is not None and process_id == 0:
+        _require_free_port(address)
+    elif address is not None and process_id is not None:
         _wait_for_listener(address, deadline)
     _initialize_jax(address, num_processes, process_id, deadline)
 
@@ -52,6 +55,26 @@ def _check_process_settings(coordinator: str | None, num_processes: int | None, 
         problems.append(("process_id", text))
     if problems:
         raise SettingError(*problems)
+
+
+def _require_free_port(address: str) -> None:
+    """Raise an error if process 0 cannot use the port, at which JAX's service would end it with a segmentation fault.
+
+    That service would even share the port with the service of another run.
+    """
+    if "JAX_COORDINATOR_BIND_ADDRESS" in os.environ:
+        return
+    port = int(address.rpartition(":")[2])
+    dual = socket.has_dualstack_ipv6()
+    with socket.socket(socket.AF_INET6 if dual else socket.AF_INET) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections may remain for a minute
+        if dual:
+            trial.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        try:
+            trial.bind(("", port))
+        except OSError as error:
+            text = f"process 0 cannot use port {port} ({error.strerror}); choose a free port above 1023"
+            raise SettingError(("coordinator", text)) from error
 
 
 def _wait_for_listener(address: str, deadline: float) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import socket
 
 import pytest
 
@@ -95,6 +96,22 @@ def test_a_missing_process_is_an_error(number, message):
     result = run_processes(PREDICT, 2, further=further, program=GIVE_UP)[number]
     assert result[0] == 1, result
     assert "waiting for " in result[1] and message in error_lines([result])[0]
+
+
+def test_class_names_of_a_file_that_differs_end_all_processes(folders):
+    for i, folder in enumerate(folders[:2]):
+        folder.joinpath("shapes.txt").write_text("".join(f"shape {i} {j}\n" for j in range(4)))
+    results = run_processes([*PREDICT, "--labels=shape:shapes.txt"], 2, folders=folders[:2])
+    assert [code for code, _ in results] == [1, 1], results
+    assert all("the hash of the class names of worlds_cnn is " in line for line in error_lines(results))
+
+
+def test_a_port_in_use_is_an_error_of_process_0():
+    with socket.create_server(("", 0)) as server:
+        port = server.getsockname()[1]
+        code, _, errors = run_cli(*PREDICT, f"--coordinator=localhost:{port}", "--num_processes=2", "--process_id=0")
+    assert code == 1
+    assert f"--coordinator: process 0 cannot use port {port} (Address already in use)" in errors
 
 
 def test_auto_outside_a_cluster_asks_for_address_and_numbers():

@@ -10,11 +10,14 @@ from vtcav_jax import distributed
 from vtcav_jax.checksums import json_sha256
 from vtcav_jax.cli.arguments import PROCESS_FLAGS, flag_specs
 from vtcav_jax.cli.tasks import TASKS
+from vtcav_jax.concepts.concept_sets import ConceptSets
 from vtcav_jax.data.source import Source, SourceItem
+from vtcav_jax.models import Network
 from vtcav_jax.names import count_noun
 from vtcav_jax.runs.code_version import code_hash, package_versions
 
 FREE_FLAGS = (*PROCESS_FLAGS, "num_workers")  # results do not depend on them
+TASK = "the task"
 MAX_SIZES = 10_000  # files of a source whose sizes are compared, evenly spaced
 ITEMS_PER_EXCHANGE = 10_000
 ITEM_FACTS = ("name", "class by head", "start", "end", "source video", "size in bytes")
@@ -26,29 +29,47 @@ def require_same_command(task: str, values: flags.FlagValues) -> None:
         return
     names = [name for name in flag_specs(TASKS[task].argument_class) if name not in FREE_FLAGS]
     facts = {
-        "the task": task,
+        TASK: task,
         **{f"--{name}": _flag_text(values[name].value) for name in names},
         **{f"the version of {package}": version for package, version in package_versions().items()},
         "the hash of the code of vtcav_jax": code_hash()[:12],
     }
-    _require_equal_facts(distributed.all_gather(facts))
+    _require_equal_facts(distributed.all_gather(facts), "start the same command with the same code in all processes")
+
+
+def require_same_network(network: Network) -> None:
+    """Raise an error in all processes if the weights, clips or class names of the network differ among them."""
+    if distributed.process_count() > 1:
+        facts = {f"the hash of the {part} of {network.name}": text[:12] for part, text in network.identity().items()}
+        _require_equal_facts(distributed.all_gather(facts), "give all processes the same network")
+
+
+def require_same_concepts(sets: ConceptSets) -> None:
+    """Raise an error in all processes if the concept clips differ among them."""
+    if distributed.process_count() > 1:
+        clips = [[clip.concept, clip.clip_type, clip.file, clip.sha256] for clip in sets.clips]
+        facts = {
+            f"the number of clips in {sets.folder}": str(len(clips)),
+            f"the hash of the clips in {sets.folder}": json_sha256(clips)[:12],
+        }
+        _require_equal_facts(distributed.all_gather(facts), "give all processes the same concept folder")
 
 
 def _flag_text(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else "not given" if value is None else str(value)
 
 
-def _require_equal_facts(facts_by_process: Sequence[dict[str, str]]) -> None:
+def _require_equal_facts(facts_by_process: Sequence[dict[str, str]], remedy: str) -> None:
     first = facts_by_process[0]
     problems: dict[str, str] = {}
     for i, facts in enumerate(facts_by_process):
-        has_same_task = facts["the task"] == first["the task"]  # otherwise the flags of another one are no news
-        for name in (first | facts) if has_same_task else ("the task",):
+        has_same_task = facts.get(TASK) == first.get(TASK)  # otherwise the flags of another one are no news
+        for name in (first | facts) if has_same_task else (TASK,):
             expected, actual = first.get(name, "missing"), facts.get(name, "missing")
             if actual != expected and name not in problems:
                 problems[name] = f"{name} is {expected} in process 0 and {actual} in process {i}"
     if problems:
-        raise ValueError(f"{'; '.join(problems.values())}; start the same command with the same code in all processes")
+        raise ValueError(f"{'; '.join(problems.values())}; {remedy}")
 
 
 def open_in_all_processes(open_local: Callable[[], Source]) -> Source:

@@ -9,7 +9,7 @@ from vtcav_jax import models
 from vtcav_jax.adapters.factory import is_adapted, load
 from vtcav_jax.attribution.target_spec import TargetSpec
 from vtcav_jax.cli.arguments import LabelTreeArguments, ModelArguments, RandomWeightsArguments
-from vtcav_jax.cli.process_agreement import open_in_all_processes
+from vtcav_jax.cli.process_agreement import open_in_all_processes, require_same_network
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.console import info, warn
 from vtcav_jax.data.loader import ReadResult
@@ -43,6 +43,7 @@ def load_network(args: ModelArguments, seed: int = 0) -> models.Network:
     """Load the network that a task's arguments name, with their class names and groups of classes.
 
     A preset has random weights, drawn with `seed`, if the task and its arguments allow that.
+    All processes of a run must call this; if their networks differ, all raise an error.
     """
     labels, label_tree = args.labels, args.label_tree if isinstance(args, LabelTreeArguments) else None
     random_weights = isinstance(args, RandomWeightsArguments) and args.random_weights
@@ -60,6 +61,7 @@ def load_network(args: ModelArguments, seed: int = 0) -> models.Network:
                 f"note: {label_tree} lacks {abridged_list(missing)}; they have no siblings, and count among the other"
                 " classes that a group is compared with"
             )
+    require_same_network(network)
     return network
 
 
