@@ -19,7 +19,6 @@ from vtcav_jax import console, distributed
 from vtcav_jax.atomic import explain_disk_full
 from vtcav_jax.cli import arguments, help_text
 from vtcav_jax.cli.compile_cache import use_compile_cache
-from vtcav_jax.cli.process_agreement import require_same_command
 from vtcav_jax.cli.tasks import TASKS, CommandContext
 from vtcav_jax.names import escape_control_chars, unknown_name_message
 from vtcav_jax.runs.lock import exclusive_folders
@@ -119,6 +118,8 @@ def run_task(task: str, values: flags.FlagValues) -> int:
     args = arguments.parse_arguments(spec.argument_class, values, task)
     if isinstance(args, arguments.ProcessArguments):
         distributed.connect(args.coordinator, args.num_processes, args.process_id)
+        from vtcav_jax.cli.process_agreement import require_same_command  # imports JAX, unlike this module
+
         require_same_command(task, values)
         if not distributed.is_main_process():
             console.verbosity.set("quiet")
