@@ -16,10 +16,9 @@ from uuid import uuid4
 
 import numpy as np
 
-from vtcav_jax import atomic
+from vtcav_jax import atomic, process_connection
 
 T = TypeVar("T")
-AUTO_COORDINATOR = "auto"
 EXCHANGED_ITEMS = 16  # results of each process that are exchanged together, rounded up to whole batches
 
 
@@ -31,33 +30,19 @@ def connect(coordinator: str | None, num_processes: int | None = None, process_i
     """Connect the processes of a run, before any other use of JAX; without a coordinator there is one process.
 
     The coordinator is the HOST:PORT of process 0, or `auto` to detect it from Slurm, Open MPI, Kubernetes or a TPU pod,
-    as `num_processes` and `process_id` if they are None.
+    as `num_processes` and `process_id` if they are None. Raise an error if they do not connect within
+    `process_connection.LIMIT_SECONDS`.
     """
-    arguments = {"num_processes": num_processes, "process_id": process_id}
-    details = [f"--{name}={value}" for name, value in arguments.items() if value is not None]
+    process_connection.open_connection(coordinator, num_processes, process_id)
     if coordinator is None:
-        if details:
-            raise ValueError(
-                f"{', '.join(details)} requires --coordinator=HOST:PORT (of process 0) or --coordinator=auto"
-            )
         return
-    address = None if coordinator == AUTO_COORDINATOR else coordinator
-    if address is not None and not address.rpartition(":")[2].isdecimal():
-        raise ValueError(f"--coordinator={coordinator}: expected HOST:PORT of process 0, or auto")
-    import jax
-
-    try:
-        jax.distributed.initialize(address, num_processes, process_id)
-    except (RuntimeError, ValueError) as error:
-        missing = [f"--{name}" for name, value in arguments.items() if value is None]
-        remedy = (
-            f"if no cluster environment sets them, pass {' and '.join(missing)}"
-            if missing
-            else "check that process 0 is running there"
-        )
-        raise ValueError(f"--coordinator={coordinator}: cannot connect the processes ({error}); {remedy}") from error
     with _stdout_to_stderr():
         wait_for_all()  # connects the devices, for which processes wait only 30 seconds; later ones have no limit
+
+
+def may_wait_at_exit() -> bool:
+    """Return whether an ordinary exit could wait minutes for other processes, which may have ended."""
+    return process_connection.is_pending() or process_count() > 1
 
 
 @contextmanager
@@ -75,7 +60,7 @@ def _stdout_to_stderr() -> Iterator[None]:
 
 def process_count() -> int:
     """Return the number of connected processes; 1 if they are not connected."""
-    jax = sys.modules.get("jax")
+    jax = None if process_connection.is_pending() else sys.modules.get("jax")
     return jax.process_count() if jax is not None and jax.distributed.is_initialized() else 1
 
 

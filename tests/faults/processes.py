@@ -4,9 +4,11 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from tests.faults.material import SECONDS_UNTIL_HANG, quick
-from tests.support.cli_runner import start_cli
+from tests.support.cli_runner import ROOT, start_cli
 
 # One thread of NumPy's products each
 ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -23,11 +25,28 @@ def command_lines(command: list[str], count: int) -> list[list[str]]:
     return [[*shared, f"--process_id={i}"] for i in range(count)]
 
 
-def run_processes(command: list[str], count: int) -> list[tuple[int, str]]:
-    """Return the exit code and the output of each process; each is forked from one that has imported everything."""
-    program = f"import signal; signal.setitimer(signal.ITIMER_REAL, {SECONDS_UNTIL_HANG}); main.start()"
+def run_processes(
+    command: list[str],
+    count: int,
+    *,
+    further: Sequence[Sequence[str]] = (),
+    folders: Sequence[str | Path] = (),
+    program: str = "main.start()",
+) -> list[tuple[int, str]]:
+    """Return the exit code and the output of each process; each is forked from one that has imported everything.
+
+    `further` are arguments of each process, and `folders` those that they are started in.
+    """
+    timer = f"import signal; signal.setitimer(signal.ITIMER_REAL, {SECONDS_UNTIL_HANG})"
     running = [
-        start_cli(*arguments, program=program, number=i, environment=tuple(ENVIRONMENT.items()))
+        start_cli(
+            *arguments,
+            *(further[i] if further else ()),
+            program=f"{timer}; {program}",
+            cwd=folders[i] if folders else ROOT,
+            number=i,
+            environment=tuple(ENVIRONMENT.items()),
+        )
         for i, arguments in enumerate(command_lines(command, count))
     ]
     results = [process.result() for process in running]

@@ -134,8 +134,11 @@ def test_one_process_is_the_first_and_has_all_the_work():
     ("arguments", "message"),
     [
         ((None, 2, None), "--num_processes=2 requires --coordinator"),
-        (("localhost", 2, 0), "expected HOST:PORT of process 0, or auto"),
-        (("auto", None, None), "if no cluster environment sets them, pass --num_processes and --process_id"),
+        (("localhost", 2, 0), "expected HOST:PORT of process 0 with a port"),
+        (("localhost:0", 2, 0), "with a port of 1 to 65535"),
+        (("localhost:70000", 2, 0), "with a port of 1 to 65535"),
+        (("localhost:7000", 2, 2), "process_id: expected 0 to 1, since --num_processes is 2, got 2"),
+        (("auto", None, None), "connect the processes before any other use of it"),
     ],
 )
 def test_invalid_coordinator_arguments_are_rejected(arguments, message):

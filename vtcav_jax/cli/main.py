@@ -22,7 +22,7 @@ from vtcav_jax.cli.compile_cache import use_compile_cache
 from vtcav_jax.cli.tasks import TASKS, CommandContext
 from vtcav_jax.names import escape_control_chars, unknown_name_message
 from vtcav_jax.runs.lock import exclusive_folders
-from vtcav_jax.settings import SettingError, concerning
+from vtcav_jax.settings import SettingError
 
 REFUSED, INTERNAL_ERROR, INTERRUPTED, READER_CLOSED = 1, 70, 130, 141
 HELP_FLAGS = {"--help", "-h", "-help", "--helpfull"}
@@ -117,8 +117,10 @@ def run_task(task: str, values: flags.FlagValues) -> int:
     spec = TASKS[task]
     args = arguments.parse_arguments(spec.argument_class, values, task)
     if isinstance(args, arguments.ProcessArguments):
-        with concerning("coordinator"):
-            distributed.connect(args.coordinator, args.num_processes, args.process_id)
+        distributed.connect(args.coordinator, args.num_processes, args.process_id)
+        from vtcav_jax.cli.process_agreement import require_same_command  # imports JAX, unlike this module
+
+        require_same_command(task, values)
         if not distributed.is_main_process():
             console.verbosity.set("quiet")
     with exclusive_folders(), explain_disk_full(_output_folder(args)):
@@ -175,8 +177,8 @@ def missing_device_error() -> str:
 def start() -> None:
     """Run the command in `sys.argv` and exit; the entry point of `vtcav`."""
     code = main()
-    if code and distributed.process_count() > 1:
+    if code and distributed.may_wait_at_exit():
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(code)  # an ordinary exit waits minutes for processes that may have ended
+        os._exit(code)
     sys.exit(code)

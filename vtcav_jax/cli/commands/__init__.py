@@ -9,6 +9,7 @@ from vtcav_jax import models
 from vtcav_jax.adapters.factory import is_adapted, load
 from vtcav_jax.attribution.target_spec import TargetSpec
 from vtcav_jax.cli.arguments import LabelTreeArguments, ModelArguments, RandomWeightsArguments
+from vtcav_jax.cli.process_agreement import open_in_all_processes, require_same_network
 from vtcav_jax.clip_spec import ClipSpec
 from vtcav_jax.console import info, warn
 from vtcav_jax.data.loader import ReadResult
@@ -20,11 +21,19 @@ from vtcav_jax.stats import intervals
 
 
 def open_nonempty(spec: str, name: str = "videos") -> Source:
-    """Open the video source of the setting `name`; raise a `SettingError` if it is empty."""
-    with concerning(name):
+    """Open the video source of the setting `name`; raise a `SettingError` if it is empty.
+
+    All processes of a run must call this in the same order; if their items differ, all raise the error.
+    """
+
+    def open_local() -> Source:
         source = open_source(spec)
         if not source.items:
             raise ValueError(f"{spec} has no videos")
+        return source
+
+    with concerning(name):
+        source = open_in_all_processes(open_local)
     for note in getattr(source, "notes", ()):
         info(f"note: {note}")
     return source
@@ -34,6 +43,7 @@ def load_network(args: ModelArguments, seed: int = 0) -> models.Network:
     """Load the network that a task's arguments name, with their class names and groups of classes.
 
     A preset has random weights, drawn with `seed`, if the task and its arguments allow that.
+    All processes of a run must call this; if their networks differ, all raise an error.
     """
     labels, label_tree = args.labels, args.label_tree if isinstance(args, LabelTreeArguments) else None
     random_weights = isinstance(args, RandomWeightsArguments) and args.random_weights
@@ -51,6 +61,7 @@ def load_network(args: ModelArguments, seed: int = 0) -> models.Network:
                 f"note: {label_tree} lacks {abridged_list(missing)}; they have no siblings, and count among the other"
                 " classes that a group is compared with"
             )
+    require_same_network(network)
     return network
 
 

@@ -13,6 +13,7 @@ from vtcav_jax.adapters.factory import load
 from vtcav_jax.cli.arguments import ProcessArguments, RunArguments
 from vtcav_jax.cli.commands import format_table
 from vtcav_jax.cli.commands.report import write_page
+from vtcav_jax.cli.process_agreement import require_same_network
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.console import Verbosity, emit, info, on_tick, progress, verbosity
 from vtcav_jax.evaluation.network_parts import (
@@ -85,6 +86,8 @@ class EvaluateMethodsArguments(RunArguments, ProcessArguments):
 def evaluate_methods(args: EvaluateMethodsArguments, context: CommandContext) -> None:
     """Score the methods on every network, write tables and a report page; continue an interrupted run."""
     networks, ids_by_network = select_networks(args)
+    for network in networks.values():
+        require_same_network(network)
     entries_by_network = {
         name: build_entries(network, args.methods, args.custom_method) for name, network in networks.items()
     }

@@ -66,6 +66,9 @@ def mine_concepts(args: MineConceptsArguments, context: CommandContext) -> None:
         if clip_spec is not None:
             config = replace(config, clip_frames=clip_spec.frames, interval=clip_spec.interval)
         if distributed.process_count() > 1:
+            for name, spec in (("videos", args.videos), ("negative_videos", args.negative_videos)):
+                if spec is not None:
+                    open_nonempty(spec, name)  # compares the videos that the processes see
             scan_config = replace(config, movements=args.movements)
             concepts.share_scans(args.videos, scan_config, out, negative_videos=args.negative_videos)
         if not distributed.is_main_process():

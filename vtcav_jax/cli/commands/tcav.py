@@ -15,6 +15,7 @@ from vtcav_jax.cli.arguments import (
 )
 from vtcav_jax.cli.commands import format_table, load_network, open_nonempty
 from vtcav_jax.cli.commands.report import write_page
+from vtcav_jax.cli.process_agreement import require_same_concepts
 from vtcav_jax.cli.tasks import CommandContext
 from vtcav_jax.concepts import read_concepts
 from vtcav_jax.console import emit, info
@@ -71,6 +72,7 @@ def tcav(args: TcavArguments, context: CommandContext) -> None:
     config, source = args.test_config, open_nonempty(args.target_videos, "target_videos")
     with concerning("concept_dir"):
         sets = read_concepts(args.concept_dir)
+        require_same_concepts(sets)
     network = load_network(args, config.seed)
     runtime = Runtime.local(num_workers=args.num_workers)
     if args.dry_run:
