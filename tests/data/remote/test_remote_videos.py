@@ -337,6 +337,12 @@ def test_a_replaced_object_of_a_store_never_gives_old_results(memory, short_vide
     assert clip_of(source).content == item_content(source, 0) != first.content
 
 
+def test_a_folder_of_tar_files_of_a_store_says_how_they_are_named(memory):
+    memory.pipe_file("/set/a.tar", b"tar")
+    with pytest.raises(ValueError, match=r"no video in .*pass their names, such as memory://set/a\.tar or"):
+        open_source("memory://set")
+
+
 def test_folders_of_web_servers_and_unknown_stores_are_refused(server):
     with pytest.raises(
         ValueError, match="folder of a web server, which cannot be listed; pass the address of a manifest"
