@@ -289,7 +289,10 @@ def _zeros(model, video, stages):
 def as_pytree(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return `function` as a pytree, to pass it to compiled functions as an argument."""
     if not callable(function):
-        raise ValueError(f"expected a callable, got {type(function).__name__}")
+        kind = type(function).__name__
+        if callable(getattr(function, "model", None)):
+            raise ValueError(f"expected a model, got a {kind}; pass its .model, or use attribute, which takes a {kind}")
+        raise ValueError(f"expected a callable, got {kind}; pass a function of a video and a tap")
     if not jax.tree_util.all_leaves([function]):
         return function
     plain = getattr(function, "__wrapped__", function)  # the function inside jax.jit or functools.wraps

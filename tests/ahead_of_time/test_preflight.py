@@ -51,6 +51,12 @@ def test_programs_that_do_not_fit_or_do_not_compile():
     assert not rejected.fits and "does not compile: out of memory" in str(rejected)
 
 
+def test_every_chip_has_a_name_that_follows_one():
+    names = [str(Preflight(chip, SHAPE, 1, "x")).splitlines()[0] for chip in read_chips().values()]
+    assert "1 x 8 x 32 x 32 x 3 on one core of a TPU v4 (which has two)" in names
+    assert not any("on one one" in name for name in names)
+
+
 def test_every_chip_names_the_source_of_its_figures():
     for chip in read_chips().values():
         assert 1e11 < chip.bandwidth < 1e13 < chip.peak_bf16 < 1e15

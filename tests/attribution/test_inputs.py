@@ -1,9 +1,12 @@
 """Messages about clips that the public functions cannot take."""
 
+import inspect
+
 import numpy as np
 import pytest
 
 import vtcav_jax as vtcav
+from vtcav_jax import tap
 from vtcav_jax.attribution.inputs import resolve_clips
 
 
@@ -43,6 +46,16 @@ def test_floats_must_be_normalised(network):
 def test_a_missing_option_is_described(network):
     with pytest.raises(ValueError, match=r"requires references=clips of other videos, shape \(n, t, h, w, 3\)"):
         vtcav.attribute(network, np.zeros((1, 8, 32, 32, 3), np.uint8), "direction:left", "expected_gradients")
+
+
+def test_a_network_in_place_of_a_model_is_described(network):
+    as_pytree = inspect.unwrap(tap.as_pytree)  # users' calls are not checked against annotations
+    reason = r"expected a model, got a Network; pass its \.model, or use attribute, which takes a Network"
+    with pytest.raises(ValueError, match=reason):
+        as_pytree(network)
+    assert as_pytree(network.model) is network.model
+    with pytest.raises(ValueError, match="expected a callable, got int; pass a function of a video and a tap"):
+        as_pytree(1)
 
 
 def test_results_have_a_short_repr(network):

@@ -104,6 +104,7 @@ def test_there_is_a_flagfile_for_each_task():
         (["--task=inspect"], "expected --model=NETWORK or --detector=FILE"),
         (["--task=inspect", "--modell=x"], "Did you mean: model"),
         (["inspect", "--detector=x.pt", "--target=v5e"], "--target: expected --model=NETWORK to compile"),
+        (["inspect", "--model=worlds_cnn", "--batch=4"], "--batch: needs --target=CHIP; add it, or remove this flag"),
         (["inspect", "--model=worlds_cnn", "--target=h100", "--stages=layer9"], "--stages: no stage named 'layer9'"),
         (["inspect", "--model=video_swin_tiny", "extra"], "unexpected argument: extra; after"),
         (["--model=video_swin_tiny"], "no task is given"),

@@ -53,7 +53,7 @@ def test_a_table_keeps_keypoints_and_has_no_such_column_without_them(tmp_path):
 @pytest.mark.parametrize("text", ["1 2", "1 2 1.5", "1 nan 0.5", "1 2 -0.1"])
 def test_faulty_keypoints_are_reported_with_their_line(tmp_path, text):
     (tmp_path / "bad.csv").write_text(f"frame,label,x1,y1,x2,y2,keypoints\n0,person,0,0,4,4,{text}\n")
-    with pytest.raises(ValueError, match=r"1 faulty rows of 1.*\n.*line 2: expected keypoints x y confidence x y conf"):
+    with pytest.raises(ValueError, match=r"1 faulty row of 1.*\n.*line 2: expected keypoints x y confidence x y conf"):
         read_boxes(tmp_path / "bad.csv")
 
 

@@ -102,6 +102,8 @@ def test_the_failure_table_groups_by_reason():
     assert lines[1].split(maxsplit=1) == ["25", "no mp4: .. of .. are there"]
     assert lines[21].strip() == "19.mp4" and lines[22].strip() == "and 5 more"
     assert lines[23].split() == ["2", "refused"] and [line.strip() for line in lines[24:]] == ["0 refuse", "1 refuse"]
+    forbidden = [ReadResult(i, SourceItem(f"{i}.mp4"), None, f"{i}.mp4 answered 403 Forbidden") for i in range(2)]
+    assert failure_table(forbidden).splitlines()[1].split(maxsplit=1) == ["2", "answered 403 Forbidden"]
     assert failure_table(cut[:1]) == "1 file could not be read: 0.mp4: no mp4: 0 of 60 are there"
     assert failure_table(stream(FaultySource(("fine",)), SMALL, num_workers=0)) == "nothing failed"
 

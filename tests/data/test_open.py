@@ -168,6 +168,15 @@ def manifest(tmp_path, text, encoding="utf-8"):
     return path
 
 
+def test_a_folder_of_tar_files_says_how_they_are_named(tmp_path):
+    for name in ("b.tar", "a.tar", "notes.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(
+        ValueError, match=r"no video in .*; for tar files of videos pass their names, such as .*/a\.tar or"
+    ):
+        open_source(f"{tmp_path}/")
+
+
 def test_a_manifest_has_parts_labels_and_boxes(film, tmp_path):
     place(film, tmp_path / "sub" / "film.mp4")
     text = """path,label,label:speed,start,end,boxes

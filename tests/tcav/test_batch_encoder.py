@@ -120,6 +120,10 @@ def test_wrong_arguments_and_batches_are_one_sentence(clips, vectors):
     for batch, reason in (
         ({"video": clips}, "no column named 'clip'"),
         ({"clip": clips[:, 1:]}, r"has uint8 \(5, .*; expected uint8 frames or normalised float32 of shape \(b, "),
+        (
+            {"clip": clips, "name": np.arange(5), "label": np.arange(4)},
+            "expected columns of 5 rows, as clip has, got label with 4; pass one row per clip",
+        ),
         ({"clip": clips, "logits": clips}, "columns logits, which are results; rename them"),
     ):
         with pytest.raises(ValueError, match=reason):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vtcav_jax.names import escape_control_chars, unknown_name_message
+from vtcav_jax.names import count_noun, escape_control_chars, unknown_name_message
 from vtcav_jax.runs.tables import unescape_formula, write_table
 
 OPTIONAL_BOX_COLUMNS = ("outline", "keypoints")  # written only if any box has one
@@ -109,7 +109,8 @@ def read_boxes(path: str | Path) -> dict[str, tuple[Box, ...]]:
     if faults:
         more = f"\n  and {len(faults) - MAX_BOX_FAULTS} more" if len(faults) > MAX_BOX_FAULTS else ""
         fault_lines = "\n  ".join(map(escape_control_chars, faults[:MAX_BOX_FAULTS]))
-        raise ValueError(f"{path.name} has {len(faults)} faulty rows of {len(rows)}; fix them:\n  {fault_lines}{more}")
+        n_faulty = count_noun(len(faults), "faulty row")
+        raise ValueError(f"{path.name} has {n_faulty} of {len(rows)}; fix:\n  {fault_lines}{more}")
     return {name: tuple(boxes) for name, boxes in boxes_by_file.items()}
 
 

@@ -12,7 +12,7 @@ MAX_NAMES_PER_REASON = 20
 
 
 def failure_table(reads: Iterable[ReadResult]) -> str:
-    """Return the failures grouped by reason, the most frequent first; ignores numbers in reasons."""
+    """Return the failures grouped by reason, the most frequent first; numbers that differ are `..`."""
     failed = [read for read in reads if read.failure is not None]
     if not failed:
         return "nothing failed"
@@ -24,7 +24,8 @@ def failure_table(reads: Iterable[ReadResult]) -> str:
         reads_by_reason.setdefault(_reason_pattern(read), []).append(read)
     lines = [f"{len(failed)} {noun}s could not be read:"]
     for reason, failed_reads in sorted(reads_by_reason.items(), key=lambda pair: -len(pair[1])):
-        lines.append(f"{len(failed_reads):>6}  {reason if len(failed_reads) > 1 else _without_name(failed_reads[0])}")
+        texts = {_without_name(read) for read in failed_reads}
+        lines.append(f"{len(failed_reads):>6}  {texts.pop() if len(texts) == 1 else reason}")
         lines.extend(f"{'':>10}{read.item.name}" for read in failed_reads[:MAX_NAMES_PER_REASON])
         if len(failed_reads) > MAX_NAMES_PER_REASON:
             lines.append(f"{'':>10}and {len(failed_reads) - MAX_NAMES_PER_REASON} more")

@@ -1,7 +1,7 @@
 """Source made of a folder: one folder of videos per class, or videos without labels."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from vtcav_jax.data.source import FileSource, SourceItem, disambiguate, one_line
@@ -81,7 +81,7 @@ def open_video_folder(folder: Path, spec: str) -> FileSource:
     if paths == [Path()]:
         raise ValueError(f"{spec} cannot be listed; check its permissions")
     if not paths:
-        raise ValueError(f"there is no video in {spec}; expected videos, or one folder of videos per class")
+        raise ValueError(no_video_message(spec, (path.name for path in folder.iterdir())))
     # A class folder that cannot be listed, and a broken link, say nothing about the layout; reading them fails later.
     class_of = {path: _class_of(path, folder) for path in paths}
     unlabelled_paths = [path for path in paths if not class_of[path] and (folder / path).exists()]
@@ -98,6 +98,15 @@ def open_video_folder(folder: Path, spec: str) -> FileSource:
         for name, path in zip(names, paths)
     )
     return FileSource(spec, {"label": tuple(map(one_line, classes))} if classes else {}, tuple(items))
+
+
+def no_video_message(folder: str, names: Iterable[str]) -> str:
+    """Return the message for a folder of these names without videos; tar files of videos are opened by their names."""
+    message = f"there is no video in {folder}; expected videos, or one folder of videos per class"
+    if shards := sorted(name for name in names if name.lower().endswith(".tar")):
+        example = one_line(f"{folder.rstrip('/')}/{shards[0]}")
+        message += f"; for tar files of videos pass their names, such as {example} or SHARDS-{{000..007}}.tar"
+    return message
 
 
 def _class_of(path: Path, folder: Path) -> str:

@@ -4,13 +4,14 @@ import csv
 import io
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from vtcav_jax.data.remote.addresses import check_address, is_address, join_address, object_name, printable_address
-from vtcav_jax.data.remote.object_store import ObjectError, read_object, store_of
+from vtcav_jax.data.remote.object_store import MissingPackageError, ObjectError, read_object, store_of
 from vtcav_jax.data.remote.stored_video import StoredVideo
 from vtcav_jax.data.source import FileSource, SourceItem, disambiguate, one_line
-from vtcav_jax.names import unknown_name_message
+from vtcav_jax.names import count_noun, unknown_name_message
 
 MANIFEST_COLUMNS = ("path", "label", "label:HEAD", "start", "end", "boxes", "source")
 MAX_MANIFEST_FAULTS = 20  # faulty rows listed in an error message
@@ -58,8 +59,8 @@ def _place(item: SourceItem) -> str:
 
 def _any_reachable(items: Iterable[SourceItem]) -> bool:
     """Return whether one of the first objects can be reached."""
-    videos = [item.stored_video for item in items if item.stored_video][:MAX_TRIED_OBJECTS]
-    for video in videos:
+    videos = [item.stored_video for item in items if item.stored_video and not item.stored_video.fault]
+    for video in videos[:MAX_TRIED_OBJECTS]:
         try:
             video.resolve()
         except ObjectError:
@@ -77,13 +78,16 @@ def _source_of_rows(
     if faults:
         more = f"\n  and {len(faults) - MAX_MANIFEST_FAULTS} more" if len(faults) > MAX_MANIFEST_FAULTS else ""
         lines = "\n  ".join(faults[:MAX_MANIFEST_FAULTS])
-        raise ValueError(f"{manifest} has {len(faults)} faulty rows of {len(rows)}; fix them:\n  {lines}{more}")
+        n_faulty = count_noun(len(faults), "faulty row")
+        raise ValueError(f"{manifest} has {n_faulty} of {len(rows)}; fix:\n  {lines}{more}")
     classes = {head: sorted({row[column] for _, row in rows} - {""}) for column, head in heads.items()}
     indices = {head: {name: i for i, name in enumerate(names)} for head, names in classes.items()}
     items = []
     for name, (_, row) in zip(disambiguate(_item_name(row) for _, row in rows), rows):
         labels = {head: indices[head][row[column]] for column, head in heads.items() if row[column]}
         path, stored_video = locate(row["path"])
+        if stored_video and (fault := _address_fault(stored_video.location)):
+            stored_video = replace(stored_video, fault=fault)
         boxes = locate(row["boxes"])[0] or Path(row["boxes"]) if row.get("boxes") else None
         items.append(
             SourceItem(
@@ -97,14 +101,21 @@ def _source_of_rows(
                 stored_video,
             )
         )
-    _check_objects(items)
+    address_faults = [item.stored_video.fault for item in items if item.stored_video and item.stored_video.fault]
+    if len(address_faults) == len(items):
+        raise ValueError(address_faults[0])
     return FileSource(spec, {head: tuple(map(one_line, names)) for head, names in classes.items()}, tuple(items))
 
 
-def _check_objects(items: Iterable[SourceItem]) -> None:
-    """Raise ValueError for addresses that no store can read."""
-    for address in {item.stored_video.location for item in items if item.stored_video}:
+def _address_fault(address: str) -> str:
+    """Return why no store reads an address, or an empty text; a missing package is an error."""
+    try:
         store_of(address)
+    except MissingPackageError:
+        raise
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _read_manifest(manifest: str, data: bytes) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:

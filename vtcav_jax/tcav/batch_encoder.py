@@ -17,7 +17,7 @@ from vtcav_jax import tap
 from vtcav_jax.adapters.factory import load
 from vtcav_jax.attribution.inputs import resolve_clips
 from vtcav_jax.fingerprint import fingerprint
-from vtcav_jax.names import unknown_name_message
+from vtcav_jax.names import count_noun, unknown_name_message
 from vtcav_jax.settings import MAX_BATCH_SIZE
 from vtcav_jax.tcav.features.encode import SCORE_FNS, accumulation_dtype
 from vtcav_jax.tcav.features.pooling import POOLS, broadcast_vector, pool_activations
@@ -75,6 +75,12 @@ class BatchEncoder:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the other columns of a batch with logits, activations and derivatives, one row per clip."""
         clips = self._clips(batch)
+        if lengths := {name: len(column) for name, column in batch.items() if len(column) != len(clips)}:
+            columns = ", ".join(f"{name} with {length}" for name, length in lengths.items())
+            raise ValueError(
+                f"expected columns of {count_noun(len(clips), 'row')}, as {self.clips_column} has, got {columns}; pass"
+                " one row per clip in every column"
+            )
         parts = [
             self._encode(clips[start : start + self.batch_size]) for start in range(0, len(clips), self.batch_size)
         ]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from vtcav_jax.data.remote import addresses
+from vtcav_jax.data.remote import addresses, object_store
 
 SIGNED = "https://me@host/a%20b.mp4?id=5&X-Amz-Signature=abc&X-Amz-Credential=key%2Fx&token=t"
 
@@ -46,3 +46,37 @@ def test_addresses_that_would_be_recorded_have_no_credentials(address, reason):
     with pytest.raises(ValueError, match=reason) as caught:
         addresses.check_recordable(address)
     assert "word" not in str(caught.value).replace("password", "") and "abc" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("https://[bad/x.mp4?token=secret", r"^https://\[bad/x\.mp4 is no valid address .*expected https://HOST/PATH"),
+        ("zip://a.mp4::http://h/x.zip", "is an address within another, .*extract the files first"),
+    ],
+)
+def test_malformed_addresses_are_refused(address, reason):
+    for check in (addresses.check_recordable, object_store.store_of):
+        with pytest.raises(ValueError, match=reason):
+            check(address)
+    assert addresses.object_name(address) and "secret" not in addresses.printable_address(address)
+    assert addresses.printable_address("https://me:word@[bad/x.mp4") == "https://[bad/x.mp4"
+
+
+def test_a_name_with_two_colons_is_no_address_within_another():
+    addresses.check_form("s3://bucket/a::b.mp4")
+    addresses.check_form("https://host/a::http://b.mp4")
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("ftp://h/x.mp4", r"^ftp://\.\.\. needs host in the configuration of fsspec, .*expected https://, .*download"),
+        ("github://a/b.mp4", r"^github://\.\.\. needs org and repo in the configuration"),
+        ("zip://a.mp4", r"^zip://\.\.\. cannot be opened by an address alone \(.*Error\); .*download the files first"),
+    ],
+)
+def test_protocols_that_an_address_does_not_open_are_refused(address, reason):
+    pytest.importorskip("fsspec")
+    with pytest.raises(ValueError, match=reason):
+        object_store.store_of(address)

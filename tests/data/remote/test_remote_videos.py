@@ -222,6 +222,19 @@ def test_faulty_manifests_at_addresses(server, short_videos):
         open_source(server.url("missing.csv"))
 
 
+def test_a_row_that_no_store_reads_is_one_failure(short_videos, tmp_path):
+    (tmp_path / "here.mp4").write_bytes(short_videos[0])
+    rows = ["here.mp4", "ftp://h/x.mp4", "none://h/y.mp4", "https://[bad/z.mp4", "zip://a.mp4::https://h/x.zip"]
+    (tmp_path / "list.csv").write_text("\n".join(["path", *rows]))
+    reads = list(stream(open_source(tmp_path / "list.csv"), SMALL, SAMPLING, num_workers=0))
+    assert [read.item.name for read in reads] == rows
+    reasons = (None, "needs host", "no store is named none", "no valid address", "within another")
+    for read, reason in zip(reads, reasons):
+        assert reason in str(read.failure) if reason else read.failure is None
+    table = failure_table(reads)
+    assert table.startswith("4 files could not be read:") and all(reason in table for reason in reasons if reason)
+
+
 def test_redirects_queries_and_spaces(server, short_videos):
     server.files["real name.mp4"] = short_videos[0]
     server.redirects["old.mp4"] = "/real%20name.mp4?from=old"
@@ -322,6 +335,12 @@ def test_a_replaced_object_of_a_store_never_gives_old_results(memory, short_vide
     memory.pipe_file("/v.mp4", new)
     assert not is_unchanged(source, 0, first.content)
     assert clip_of(source).content == item_content(source, 0) != first.content
+
+
+def test_a_folder_of_tar_files_of_a_store_says_how_they_are_named(memory):
+    memory.pipe_file("/set/a.tar", b"tar")
+    with pytest.raises(ValueError, match=r"no video in .*pass their names, such as memory://set/a\.tar or"):
+        open_source("memory://set")
 
 
 def test_folders_of_web_servers_and_unknown_stores_are_refused(server):

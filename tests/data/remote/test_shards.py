@@ -11,7 +11,7 @@ import pytest
 
 from tests.data.test_decode import write
 from vtcav_jax.clip_spec import ClipSpec
-from vtcav_jax.data import SamplingConfig, open_source, read_clip, stream
+from vtcav_jax.data import SamplingConfig, failure_table, open_source, read_clip, stream, write_failures
 from vtcav_jax.data.remote import shards
 from vtcav_jax.data.source import is_unchanged, item_content
 
@@ -185,6 +185,21 @@ def test_damaged_shards_are_failures_and_others_are_read(tmp_path, video):
     assert "there is no file" in str(reads["gone.tar"])
     with pytest.raises(ValueError, match=r"d\.tar is damaged"):
         open_source(tmp_path / "d.tar")
+
+
+def test_the_damage_of_a_local_shard_is_reported(tmp_path, video):
+    place, size = write_shard(tmp_path / "cut.tar", [(f"{i}.mp4", video.read_bytes()) for i in range(2)])["1.mp4"]
+    (tmp_path / "cut.tar").write_bytes((tmp_path / "cut.tar").read_bytes()[: place + size // 2])
+    reads = list(stream(open_source(tmp_path / "cut.tar"), SMALL, SAMPLING, num_workers=0))
+    assert [(read.item.name, read.failure is None) for read in reads] == [
+        ("cut/0.mp4", True),
+        ("cut/1.mp4", False),
+        ("cut.tar", False),
+    ]
+    reason = "damaged (unexpected end of data) after 2 samples; copy it again from its source"
+    assert f"     1  {reason}\n          cut.tar" in failure_table(reads)
+    write_failures(tmp_path / "failures.csv", reads)
+    assert reason in (tmp_path / "failures.csv").read_text()
 
 
 def test_a_replaced_shard_never_gives_old_results(tmp_path, video, other_video):

@@ -1,6 +1,6 @@
 """Command of the task inspect: list the stages (layers) of a network, or the labels of a detector."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,6 +40,10 @@ class InspectArguments:
             raise SettingError(("model", "expected --model=NETWORK or --detector=FILE, but not both"))
         if self.target is not None and self.model is None:
             raise SettingError(("target", "expected --model=NETWORK to compile, got a detector"))
+        if self.target is None:
+            given = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
+            if unused := [name for name in given if name not in ("model", "detector")]:
+                raise SettingError(*((name, "needs --target=CHIP; add it, or remove this flag") for name in unused))
         check_settings(self)
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from vtcav_jax.data.source import one_line
 from vtcav_jax.json_file import load_json
+from vtcav_jax.names import count_noun
 
 T = TypeVar("T")
 MAX_FAULTS_IN_MESSAGE = 20
@@ -99,8 +100,7 @@ def check_faults(file: Path, faults: Sequence[str], n_rows: int) -> None:
     if faults:
         more = f"\n  and {len(faults) - MAX_FAULTS_IN_MESSAGE} more" if len(faults) > MAX_FAULTS_IN_MESSAGE else ""
         lines = "\n  ".join(map(one_line, faults[:MAX_FAULTS_IN_MESSAGE]))
-        rows = "1 faulty row" if len(faults) == 1 else f"{len(faults)} faulty rows"
-        raise ValueError(f"{file.name} has {rows} of {n_rows}; fix them:\n  {lines}{more}")
+        raise ValueError(f"{file.name} has {count_noun(len(faults), 'faulty row')} of {n_rows}; fix:\n  {lines}{more}")
 
 
 def parse_seconds(text: str, name: str) -> float:

@@ -2,7 +2,7 @@
 
 from pathlib import PurePosixPath
 
-from vtcav_jax.data.folder import is_video_name
+from vtcav_jax.data.folder import is_video_name, no_video_message
 from vtcav_jax.data.remote.addresses import is_web, object_name
 from vtcav_jax.data.remote.object_store import store_of
 from vtcav_jax.data.remote.stored_video import StoredVideo
@@ -25,10 +25,10 @@ def open_remote_videos(address: str, spec: str) -> FileSource:
 
 
 def _open_remote_folder(address: str, spec: str) -> FileSource:
-    paths = [PurePosixPath(path) for path in store_of(address).list_objects(address)]
-    paths = [path for path in paths if _is_video(path)]
+    objects = [PurePosixPath(path) for path in store_of(address).list_objects(address)]
+    paths = [path for path in objects if _is_video(path)]
     if not paths:
-        raise ValueError(f"there is no video in {spec}; expected videos, or one folder of videos per class")
+        raise ValueError(no_video_message(spec, map(str, objects)))
     loose = [path for path in paths if len(path.parts) == 1]
     if 0 < len(loose) < len(paths):
         raise ValueError(

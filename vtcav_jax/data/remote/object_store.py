@@ -6,6 +6,7 @@ what fsspec knows. Every request is repeated a few times if the failure may be t
 """
 
 import email.utils
+import inspect
 import io
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, NoReturn, TypeVar
 
-from vtcav_jax.data.remote.addresses import check_address, is_web, printable_address, scheme_of
+from vtcav_jax.data.remote.addresses import check_address, check_form, is_web, printable_address, scheme_of
 
 ATTEMPTS = 3
 RETRY_PAUSE = 0.5  # seconds before the second attempt, then twice as long each time
@@ -31,6 +32,7 @@ _CHECKSUM_FIELDS = {  # by protocol: details that change with the content
     "gcs": ("generation", "md5Hash", "crc32c"),
 }
 _CHANGE_FIELDS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "created")
+_EXPECTED_STORES = "expected https://, gs://, s3:// or another protocol of fsspec"
 _EXTRAS = "pip install 'vtcav-jax[urls]'"
 
 T = TypeVar("T")
@@ -42,6 +44,10 @@ class ObjectError(OSError):
 
 class TemporaryObjectError(ObjectError):
     """Error that may not occur again, such as a time-out."""
+
+
+class MissingPackageError(ValueError):
+    """Error of a store whose package is not installed."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +197,7 @@ def _web_checksum(headers: Any) -> str | None:
 
 @cache
 def open_store(protocol: str) -> ObjectStore:
-    """Return the store of a protocol; a missing package or unknown protocol is a ValueError.
+    """Return the store of a protocol; a missing package, and a protocol that an address does not open, is a ValueError.
 
     Credentials and endpoints are those of the store's own tools, and of fsspec's configuration.
     """
@@ -199,7 +205,7 @@ def open_store(protocol: str) -> ObjectStore:
         import fsspec
         from fsspec.config import conf
     except ModuleNotFoundError as error:
-        raise ValueError(f"{protocol}://... needs fsspec; {_EXTRAS}") from error
+        raise MissingPackageError(f"{protocol}://... needs fsspec; {_EXTRAS}") from error
     options: dict[str, Any] = {}
     try:
         if protocol in ("http", "https"):
@@ -208,18 +214,49 @@ def open_store(protocol: str) -> ObjectStore:
             timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT)
             configured = conf.get(protocol, {}).get("client_kwargs", {})
             options["client_kwargs"] = {"timeout": timeout, "trust_env": True} | configured
-        return ObjectStore(protocol, fsspec.filesystem(protocol, **options))
+        try:
+            file_system_class = fsspec.get_filesystem_class(protocol)
+        except ValueError as error:
+            raise ValueError(f"no store is named {protocol}://; {_EXPECTED_STORES}") from error
+        # Not by trying: the file system of FTP is noisy when it is made without them.
+        if missing := _required_options(file_system_class) - conf.get(protocol, {}).keys():
+            raise ValueError(
+                f"{protocol}://... needs {' and '.join(sorted(missing))} in the configuration of fsspec, which an"
+                f" address does not set; {_EXPECTED_STORES}; configure it, or download the files first"
+            )
+        return ObjectStore(protocol, _make_file_system(protocol, options))
     except ImportError as error:
-        raise ValueError(f"{protocol}://... needs a package that is not installed; {_EXTRAS}") from error
-    except ValueError as error:
+        raise MissingPackageError(
+            f"{protocol}://... needs a package that is not installed ({error}); install it, or for https://, gs:// and"
+            f" s3:// {_EXTRAS}"
+        ) from error
+
+
+def _required_options(file_system_class: Any) -> set[str]:
+    """Return the arguments without a default, of which an address alone says nothing."""
+    parameters = list(inspect.signature(file_system_class.__init__).parameters.values())[1:]
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {p.name for p in parameters if p.kind in named and p.default is inspect.Parameter.empty}
+
+
+def _make_file_system(protocol: str, options: dict[str, Any]) -> Any:
+    import fsspec
+
+    try:
+        return fsspec.filesystem(protocol, **options)
+    except ImportError:
+        raise
+    except Exception as error:  # of any kind, such as zip:// without an archive
         raise ValueError(
-            f"no store is named {protocol}://; expected https://, gs://, s3:// or another protocol of fsspec"
+            f"{protocol}://... cannot be opened by an address alone ({type(error).__name__}); {_EXPECTED_STORES};"
+            " download the files first"
         ) from error
 
 
 def store_of(address: str) -> ObjectStore:
-    """Return the store of an address, after `check_address`."""
+    """Return the store of an address, after `check_address` and `check_form`."""
     check_address(address)
+    check_form(address)
     return open_store(scheme_of(address))
 
 

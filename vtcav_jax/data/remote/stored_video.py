@@ -41,7 +41,9 @@ class StoredVideo:
     @property
     def name(self) -> str:
         """Name for messages, without credentials."""
-        return self.member or object_name(self.location)
+        if self.member:
+            return self.member
+        return object_name(self.location) if is_address(self.location) else Path(self.location).name
 
     def __str__(self) -> str:
         place = printable_address(self.location) if is_address(self.location) else self.location
