@@ -238,8 +238,8 @@ def test_methods_and_targets_that_do_not_suit_are_errors(run):
 
 def test_classes_without_a_place_in_the_label_tree_are_in_a_note(tmp_path, capsys):
     (tmp_path / "tree.txt").write_text("horizontal\n  direction:left\n  direction:right\n")
-    arguments = dict(model="worlds_cnn", videos="", run=tmp_path / "run", label_tree=tmp_path / "tree.txt")
-    network = load_network(EvaluateArguments(**arguments))
+    tree = tmp_path / "tree.txt"
+    network = load_network(EvaluateArguments(model="worlds_cnn", videos="", run=tmp_path / "run", label_tree=tree))
     assert network.groups["horizontal"] == ("direction:left", "direction:right")
     note = capsys.readouterr().out
     assert "lacks direction:up, direction:down;" in note and "shape" not in note
