@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vtcav_jax.platforms import compile_for
+from vtcav_jax.platforms import compile_for, use_kernels
 
 PACKAGES = (
     *("jax", "jaxlib", "flax", "torch", "torchvision", "transformers", "torchax"),
@@ -105,9 +105,9 @@ def gflop(fn: Callable[..., Any], *args: Any) -> float:
     """Return the GFLOP of one call, as counted by XLA.
 
     XLA counts the body of a loop only once, so this uses the program for accelerators, which has the same arithmetic
-    without loops over chunks.
+    without loops over chunks, and without kernels, which compute scores again for the gradient.
     """
-    with compile_for("gpu"):
+    with compile_for("gpu"), use_kernels(False):
         cost = jax.jit(fn).lower(*args).cost_analysis()
     if cost is None:
         raise ValueError(f"XLA has no cost analysis on {jax.default_backend()}")
