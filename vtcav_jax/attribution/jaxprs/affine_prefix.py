@@ -54,7 +54,7 @@ class _Prefix:
         closed = jax.make_jaxpr(f)(parameters, x)
         inputs = [_Value(CONSTANT, leaf) for leaf in jax.tree.leaves(parameters)]
         (result,) = self.run_jaxpr(closed, [*inputs, _Value(AFFINE, self.input_array(x))])
-        return self.used(result)
+        return self.leave_prefix(result)
 
     def input_array(self, x: Any) -> Any:
         return jnp.asarray(x)
@@ -81,7 +81,7 @@ class _Prefix:
             return [_Value(CONSTANT, array) for array in bind_equation(eqn, [value.array for value in args])]
         if OTHER not in dependences and _is_affine(eqn, dependences):
             return self.run_affine(eqn, args)
-        arrays = [self.used(value) if value.dependence == AFFINE else value.array for value in args]
+        arrays = [self.leave_prefix(value) if value.dependence == AFFINE else value.array for value in args]
         return self.run_other(eqn, arrays)
 
     def run_affine(self, eqn: Any, args: list[_Value]) -> list[_Value]:
@@ -90,8 +90,8 @@ class _Prefix:
     def run_other(self, eqn: Any, arrays: list[Any]) -> list[_Value]:
         return [_Value(OTHER) for _ in eqn.outvars]
 
-    def used(self, value: _Value) -> Any:
-        """Return an affine value that leaves the affine part."""
+    def leave_prefix(self, value: _Value) -> Any:
+        """Return the array of a value that the rest of the function needs; an affine one becomes one of the ends."""
         if value.dependence != AFFINE:
             return value.array
         if id(value) not in self.places:
