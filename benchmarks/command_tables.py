@@ -26,8 +26,8 @@ def scaling_table(rows: list[dict]) -> str:
         growth = ""
         if before is not None and before["curve"] == row["curve"]:
             growth = f"{math.log(row['seconds'] / before['seconds']) / math.log(row['size'] / before['size']):.2f}"
-        each = format_seconds(row["seconds"] / row["size"])
-        body.append([row["title"], f"{row['size']:,}", format_seconds(row["seconds"]), each, growth])
+        time_per_size = format_seconds(row["seconds"] / row["size"])
+        body.append([row["title"], f"{row['size']:,}", format_seconds(row["seconds"]), time_per_size, growth])
     return markdown(head, body)
 
 

@@ -41,9 +41,10 @@ class InspectArguments:
         if self.target is not None and self.model is None:
             raise SettingError(("target", "expected --model=NETWORK to compile, got a detector"))
         if self.target is None:
-            given = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
-            if unused := [name for name in given if name not in ("model", "detector")]:
-                raise SettingError(*((name, "needs --target=CHIP; add it, or remove this flag") for name in unused))
+            names = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
+            if names_without_use := [name for name in names if name not in ("model", "detector")]:
+                problem = "needs --target=CHIP; add it, or remove this flag"
+                raise SettingError(*((name, problem) for name in names_without_use))
         check_settings(self)
 
 

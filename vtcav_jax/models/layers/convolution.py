@@ -85,11 +85,8 @@ def conv_on_cpu(
     strides: Sequence[int],
     padding: Sequence[tuple[int, int]],
     groups: int = 1,
-    dtype: Any = None,
 ) -> Float[Array, "b t2 h2 w2 d"]:
-    """Compute a 3D convolution in the way that is fastest on a CPU, in `dtype` if given."""
-    if dtype is not None:
-        x, kernel = x.astype(dtype), kernel.astype(dtype)
+    """Compute a 3D convolution in the way that is fastest on a CPU."""
     if x.shape[-1] != groups * kernel.shape[3]:
         raise ValueError(
             f"expected {groups * kernel.shape[3]} channels for a kernel {kernel.shape} in {groups} groups, got "

@@ -32,7 +32,7 @@ MAX_BACKWARD_KEYS = 1 << 18  # numbers of a block; their slopes are added in flo
 
 @dataclass(frozen=True)
 class Blocks:
-    """How the arrays of an attention are divided: channels in groups of heads, queries and keys in blocks of rows."""
+    """Division of the arrays of an attention: channels in groups of heads, queries and keys in blocks of rows."""
 
     width: int  # channels of a group
     d: int  # channels of a head
