@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from vtcav_jax.data.open import open_source
     from vtcav_jax.discovery.run import discover
     from vtcav_jax.evaluation.world_benchmark.method_scores import compare_methods
+    from vtcav_jax.host_memory import keep_freed_memory
     from vtcav_jax.models.network import Network
     from vtcav_jax.pyramid.build import build_pyramid
     from vtcav_jax.report.animation.save import save_animation
@@ -55,6 +56,7 @@ __all__ = [
     "from_linen",
     "from_nnx",
     "from_torch",
+    "keep_freed_memory",
     "load",
     "measure_motion",
     "open_run_folder",
@@ -83,6 +85,7 @@ _MODULES = {
     "from_linen": "adapters.linen_modules",
     "from_nnx": "adapters.nnx_modules",
     "from_torch": "adapters.torch_modules",
+    "keep_freed_memory": "host_memory",
     "load": "adapters.factory",
     "measure_motion": "attribution.motion.measure",
     "open_run_folder": "report.run_reader",

@@ -20,6 +20,7 @@ from vtcav_jax.atomic import explain_disk_full
 from vtcav_jax.cli import arguments, help_text
 from vtcav_jax.cli.compile_cache import use_compile_cache
 from vtcav_jax.cli.tasks import TASKS, CommandContext
+from vtcav_jax.host_memory import keep_freed_memory
 from vtcav_jax.names import escape_control_chars, unknown_name_message
 from vtcav_jax.runs.lock import exclusive_folders
 from vtcav_jax.settings import SettingError
@@ -47,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         console.verbosity.set(mode)
         cache = values["compile_cache"].value
         use_compile_cache(Path(cache) if cache else None)
+        keep_freed_memory()
         code = run_task(task, values)
     except KeyboardInterrupt:
         saved = TASKS[task].on_interrupt if task else "nothing"

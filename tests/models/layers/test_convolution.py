@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vtcav_jax.models.layers import column_products, overlap_add
+from vtcav_jax.models.layers import column_products, overlap_add, row_products
 from vtcav_jax.models.layers.convolution import Conv3d, conv_on_cpu
 
 THREES, ONES, HALF = (3, 3, 3), (1, 1, 1), ((1, 1),) * 3
 # input, kernel, channels of the output, strides, padding, groups
 LAYERS = {
-    "a stem": ((2, 4, 17, 20, 3), (3, 7, 5), 8, (1, 2, 2), ((1, 1), (3, 3), (2, 2)), 1),
+    "a stem": ((2, 4, 17, 20, 3), (3, 7, 7), 8, (1, 2, 2), ((1, 1), (3, 3), (3, 3)), 1),
+    "a stem with a smaller kernel": ((2, 4, 17, 20, 3), (3, 7, 5), 8, (1, 2, 2), ((1, 1), (3, 3), (2, 2)), 1),
+    "a stem of uneven sizes": ((1, 4, 22, 17, 2), (4, 8, 7), 5, (1, 3, 2), ((2, 0), (1, 0), (0, 3)), 1),
     "a stem with a stride in time": ((1, 9, 20, 18, 3), (5, 7, 7), 6, (2, 2, 2), ((2, 2), (3, 3), (3, 3)), 1),
     "a stem padded more at the end": ((1, 4, 16, 16, 3), (3, 5, 5), 8, (1, 2, 2), ((1, 1), (1, 2), (1, 2)), 1),
     "a stem without padding": ((1, 5, 16, 19, 3), (2, 5, 5), 8, (2, 2, 3), ((0, 0),) * 3, 1),
@@ -32,6 +34,16 @@ LAYERS = {
     "frames with a stride": ((1, 12, 7, 8, 16), (7, 1, 1), 8, (2, 1, 1), ((3, 3), (0, 0), (0, 0)), 1),
     "groups": ((2, 4, 6, 6, 16), THREES, 8, ONES, HALF, 4),
     "groups with strides": ((1, 4, 6, 7, 12), THREES, 24, (1, 2, 2), HALF, 6),
+    "groups on large frames": ((2, 3, 13, 12, 12), THREES, 24, ONES, HALF, 6),
+    "groups on large frames with a stride in time": (
+        (2, 5, 12, 13, 6),
+        (3, 3, 1),
+        12,
+        (2, 1, 1),
+        ((1, 1), (0, 2), (0, 0)),
+        3,
+    ),
+    "groups on large frames with strides": ((1, 3, 26, 25, 8), THREES, 6, (1, 2, 2), HALF, 2),
     "groups of one channel": ((1, 4, 6, 7, 6), (3, 1, 3), 12, (2, 1, 1), ((1, 1), (0, 0), (0, 1)), 6),
     "groups of pixels": ((1, 4, 6, 7, 12), ONES, 24, (2, 1, 1), ((0, 0),) * 3, 6),
     "each channel by itself": ((2, 4, 6, 6, 6), THREES, 6, ONES, HALF, 6),
@@ -78,12 +90,17 @@ def test_values_and_gradients_are_those_of_xla(float64, layer):
 
 
 @pytest.mark.parametrize(
-    "layer", ["a stem", "a stem with a stride in time", "columns", "columns with strides", "many frames", "groups"]
+    "layer",
+    [
+        *("a stem", "a stem of uneven sizes", "a stem with a stride in time", "columns", "columns with strides"),
+        *("many frames", "groups", "groups on large frames"),
+    ],
 )
 def test_blocks_of_any_size_have_the_same_results(float64, monkeypatch, layer):
     monkeypatch.setattr(column_products, "CACHED_COLUMNS", 1)
     monkeypatch.setattr(column_products, "CACHED_PRODUCTS", 2_000)
     monkeypatch.setattr(overlap_add, "CACHED_VALUES", 10_000)
+    monkeypatch.setattr(row_products, "CACHED_VALUES", 10_000)
     jax.clear_caches()
     require_xla_results(*LAYERS[layer])
 

@@ -17,6 +17,7 @@ from vtcav_jax.models.video_swin import largest_divisor
 
 CACHED_COLUMNS = 2_000_000  # values of a block
 CACHED_PRODUCTS = 1_200_000  # values of a block of a kernel over time, whose results are read several times
+MIN_PLANE, MAX_PLANE_CHANNELS = 144, 12  # positions of a frame and channels of a group
 MIN_POSITIONS = 512  # from which products of frames are faster without a stride
 Padding = tuple[tuple[int, int], ...]  # before and after, along time, height and width
 
@@ -85,12 +86,50 @@ def group_conv(
     def write_block(i: Array, y: Array) -> Array:
         z = jax.lax.dynamic_slice_in_dim(x, i * clips, clips)
         product = _columns(z, (1, *sizes), (1, *strides[1:]), (frames, h, w)).reshape(-1, len(matrix)) @ matrix
-        product = product.reshape(clips, frames, h, w, taps, d)
-        product = jnp.pad(product, ((0, 0), padding[0], *[(0, 0)] * 4))
-        values = functools.reduce(jnp.add, (product[:, k : k + t, :, :, k] for k in range(taps)))
+        values = sum_taps(jnp.moveaxis(product.reshape(clips, frames, h, w, taps, d), 4, 0), 1, padding[0][0], t)
         return jax.lax.dynamic_update_slice_in_dim(y, values, i * clips, 0)
 
     return for_each_block(b // clips, write_block, jnp.zeros((b, t, h, w, d), x.dtype))
+
+
+def prefer_group_planes(shape: Sequence[int], kernel: Sequence[int], strides: Sequence[int], padding: Padding) -> bool:
+    """Return true for groups of few channels on large frames, with a stride over time or over the frame, not both."""
+    frames, (_, h, w) = shape[1], output_sizes(shape, kernel[:3], strides, padding)
+    columns = frames * h * w * math.prod(kernel[1:4])
+    has_both_strides = strides[0] > 1 and max(strides[1:]) > 1
+    return kernel[3] <= MAX_PLANE_CHANNELS and h * w >= MIN_PLANE and columns <= CACHED_COLUMNS and not has_both_strides
+
+
+def group_planes_conv(
+    groups: int,
+    x: Float[Array, "b t h w c"],
+    kernel: Float[Array, "kt kh kw g d"],
+    strides: Sequence[int],
+    padding: Padding,
+) -> Float[Array, "b t2 h2 w2 d"]:
+    """Compute a convolution in groups like `group_conv`, with positions last, so that copies are long."""
+    taps, *sizes, c, d = kernel.shape
+    (b, frames), (t, h, w) = x.shape[:2], output_sizes(x.shape, kernel.shape[:3], strides, padding)
+    ends = [(n - 1) * step + 1 for n, step in zip((h, w), strides[1:])]
+    x = x.reshape(*x.shape[:4], groups, c).transpose(0, 4, 5, 1, 2, 3)
+    x = jnp.pad(x, ((0, 0),) * 4 + padding[1:])
+    matrices = (
+        kernel.reshape(*kernel.shape[:4], groups, -1)
+        .transpose(4, 0, 5, 1, 2, 3)
+        .reshape(groups, -1, math.prod(sizes) * c)
+    )
+
+    def convolve_group(arrays: tuple[Array, Array]) -> Array:
+        z, matrix = arrays
+        columns = [
+            jax.lax.slice(z, (0, 0, i, j), (c, frames, i + ends[0], j + ends[1]), (1, 1, *strides[1:]))
+            for i, j in np.ndindex(*sizes)
+        ]
+        product = matrix @ jnp.concatenate(columns).reshape(matrix.shape[1], -1)
+        return sum_taps(product.reshape(taps, -1, frames, h * w), 1, padding[0][0], t, strides[0])
+
+    y = jax.lax.map(lambda clip: jax.lax.map(convolve_group, (clip, matrices)), x)  # (b, groups, d, t, h * w)
+    return y.transpose(0, 3, 4, 1, 2).reshape(b, t, h, w, d)
 
 
 def prefer_frame_products(
@@ -121,14 +160,27 @@ def frame_products_conv(
     def write_block(i: Array, y: Array) -> Array:
         clip, first = i // per_clip, i % per_clip * positions
         z = jax.lax.dynamic_slice(x, (clip, 0, first, 0), (1, t, positions, c)).reshape(-1, c) @ matrix
-        z = jnp.pad(z.reshape(t, positions, taps, d), (padding[0], *[(0, 0)] * 3))
-        end = (frames - 1) * step + 1
-        values = functools.reduce(jnp.add, (z[k : k + end : step, :, k] for k in range(taps)))
+        values = sum_taps(jnp.moveaxis(z.reshape(t, positions, taps, d), 2, 0), 0, padding[0][0], frames, step)
         return jax.lax.dynamic_update_slice(y, values[None], (clip, 0, first, 0))
 
     return for_each_block(b * per_clip, write_block, jnp.zeros((b, frames, h * w, d), x.dtype)).reshape(
         b, frames, h, w, d
     )
+
+
+def sum_taps(results: Float[Array, "taps ..."], axis: int, before: int, outputs: int, step: int = 1) -> Array:
+    """Return the sum of the results of each frame of a kernel, moved to its place along the axis of time.
+
+    `before` is the padding of the input, which is never made; `step` the stride.
+    """
+    end = (outputs - 1) * step + 1
+
+    def move(k: int) -> Array:
+        sides = [(0, 0, 0)] * (results.ndim - 1)
+        sides[axis] = (before - k, end - (before - k) - results.shape[axis + 1], 0)
+        return jax.lax.slice_in_dim(jax.lax.pad(results[k], jnp.zeros((), results.dtype), sides), 0, end, step, axis)
+
+    return functools.reduce(jnp.add, map(move, range(len(results))))
 
 
 def for_each_block(count: int, write_block: Callable[[Array, Array], Array], value: Array) -> Array:

@@ -2,13 +2,15 @@
 
 With 16 channels or more, convolutions are made of matrix products (`winograd`, `column_products`); those of each
 channel by itself, of sums of shifted inputs (`depthwise`). Few channels stay one 2D convolution in which the frames
-that a kernel spans are stacked as channels; a stem with a large kernel and a stride is computed on blocks of pixels
-without a stride. The gradient for an input of few channels is `overlap_add`. Groups are computed one by one.
+that a kernel spans are stacked as channels; a stem with a large kernel and a stride is `row_products`, or is computed
+on blocks of pixels without a stride. The gradient for an input of few channels is `overlap_add`. Groups are computed
+at once or, where these do not fit in the cache, one by one.
 
 The products have a gradient of their own, so that forward-mode differentiation (`jax.jvp`) of a network with
 convolutions fails on a CPU; two reverse passes give the same.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -19,14 +21,18 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from vtcav_jax.models.layers.column_products import (
+    CACHED_COLUMNS,
     Padding,
     column_products_conv,
     frame_products_conv,
     group_conv,
+    group_planes_conv,
     prefer_frame_products,
+    prefer_group_planes,
 )
 from vtcav_jax.models.layers.depthwise import depthwise_conv, depthwise_input_gradient, depthwise_kernel_gradient
 from vtcav_jax.models.layers.overlap_add import overlap_add_input_gradient
+from vtcav_jax.models.layers.row_products import prefer_row_products, row_products_conv
 from vtcav_jax.models.layers.tap_products import tap_products_input_gradient, tap_products_kernel_gradient
 from vtcav_jax.models.layers.winograd import (
     MIN_CHANNELS,
@@ -103,11 +109,10 @@ def _conv_of_products(
     if _is_depthwise(kernel, x.shape[-1]):
         return depthwise_conv(x, kernel, strides, padding)
     if kernel.shape[3] < x.shape[-1]:
-        return _map_groups(
-            x.shape[-1] // kernel.shape[3], partial(group_conv, strides=strides, padding=padding), x, kernel
-        )
+        return _group_conv(x.shape[-1] // kernel.shape[3], x, kernel, strides, padding)
     if _has_few_channels(kernel):
-        return conv_as_2d(x, kernel, strides, padding)
+        is_stem = prefer_row_products(x.shape, kernel.shape[:3], strides, padding)
+        return (row_products_conv if is_stem else conv_as_2d)(x, kernel, strides, padding)
     return _plain_conv(x, kernel, strides, padding)
 
 
@@ -119,10 +124,21 @@ def _has_few_channels(kernel: Array) -> bool:
     return kernel.shape[3] < MIN_CHANNELS and max(kernel.shape[1:3]) > 1
 
 
-def _map_groups(groups: int, compute: Callable[..., Array], *arrays: Array) -> Array:
-    """Apply a function to each group of the last axis of the arrays, one by one, so that each stays in the cache."""
+def _group_conv(groups: int, x: Array, kernel: Array, strides: Triple, padding: Padding) -> Array:
+    if prefer_group_planes(x.shape, kernel.shape, strides, padding):
+        return group_planes_conv(groups, x, kernel, strides, padding)
+    return _map_groups(groups, partial(group_conv, strides=strides, padding=padding), x, kernel)
+
+
+def _map_groups(groups: int, compute: Callable[..., Array], x: Array, kernel: Array, *others: Array) -> Array:
+    """Apply a function to each group of the last axis of the arrays, one by one where all do not fit in the cache."""
+    arrays = (x, kernel, *others)
     of_groups = [jnp.moveaxis(a.reshape(*a.shape[:4], groups, -1), 4, 0) for a in arrays]
-    results = jnp.moveaxis(jax.lax.map(lambda of_group: compute(*of_group), of_groups), 0, 4)
+    if x.size * math.prod(kernel.shape[1:3]) <= CACHED_COLUMNS:
+        results = jax.vmap(compute)(*of_groups)
+    else:
+        results = jax.lax.map(lambda of_group: compute(*of_group), of_groups)
+    results = jnp.moveaxis(results, 0, 4)
     return results.reshape(*results.shape[:4], -1)
 
 
@@ -149,17 +165,19 @@ def _conv_gradients(strides: Triple, padding: Padding, saved: tuple[Array, Array
         arguments = (x, kernel, y, strides, padding)
         return depthwise_input_gradient(*arguments), depthwise_kernel_gradient(*arguments)
     if kernel.shape[3] < x.shape[-1]:
-        groups, arrays = x.shape[-1] // kernel.shape[3], (x, kernel, y)
+        groups = x.shape[-1] // kernel.shape[3]
+        conv = partial(_group_conv, groups)
+        of_kernel = partial(tap_products_kernel_gradient, strides=strides, padding=padding)
         return (
-            _map_groups(groups, partial(_input_gradient, strides, padding, group_conv), *arrays),
-            _map_groups(groups, partial(tap_products_kernel_gradient, strides=strides, padding=padding), *arrays),
+            _input_gradient(groups, strides, padding, conv, x, kernel, y),
+            _map_groups(groups, of_kernel, x, kernel, y),
         )
     if _has_few_channels(kernel):
         pull = jax.vjp(lambda kernel: conv_as_2d(x, kernel, strides, padding), kernel)[1]
         return overlap_add_input_gradient(x.shape, kernel, y, strides, padding), *pull(y)
     plan = _plan_winograd(x, kernel, strides, padding)
     return (
-        _input_gradient(strides, padding, conv_of_products, x, kernel, y),
+        _input_gradient(1, strides, padding, conv_of_products, x, kernel, y),
         winograd_kernel_gradient(x, y, kernel.shape[0], plan)
         if plan
         else tap_products_kernel_gradient(x, kernel, y, strides, padding),
@@ -167,13 +185,16 @@ def _conv_gradients(strides: Triple, padding: Padding, saved: tuple[Array, Array
 
 
 def _input_gradient(
-    strides: Triple, padding: Padding, conv: Callable[..., Array], x: Array, kernel: Array, y: Array
+    groups: int, strides: Triple, padding: Padding, conv: Callable[..., Array], x: Array, kernel: Array, y: Array
 ) -> Array:
-    """Return the gradient for the input, without groups; if there are no strides, it is a convolution as well."""
+    """Return the gradient for the input; if there are no strides, it is a convolution as well."""
     pads = tuple((size - 1 - before, size - 1 - after) for size, (before, after) in zip(kernel.shape, padding))
     if strides != ONES or min(map(min, pads)) < 0:
-        return tap_products_input_gradient(x, kernel, y, strides, padding)
-    return conv(y, kernel[::-1, ::-1, ::-1].swapaxes(3, 4), strides, pads)
+        of_group = partial(tap_products_input_gradient, strides=strides, padding=padding)
+        return of_group(x, kernel, y) if groups == 1 else _map_groups(groups, of_group, x, kernel, y)
+    c = kernel.shape[3]
+    reverse = kernel[::-1, ::-1, ::-1].reshape(*kernel.shape[:4], groups, -1).transpose(0, 1, 2, 5, 4, 3)
+    return conv(y, reverse.reshape(*kernel.shape[:3], -1, groups * c), strides, pads)
 
 
 _conv_of_products.defvjp(
