@@ -156,7 +156,7 @@ def _plan_winograd(x: Array, kernel: Array, strides: Triple, padding: Padding) -
     """Return the plan for Winograd's products, or None where they do not apply or are slower."""
     half = tuple((size // 2, size // 2) for size in kernel.shape[:3])
     applies = strides == ONES and padding == half and jnp.finfo(x.dtype).bits >= 32
-    return plan_winograd(x.shape, kernel.shape[:3]) if applies else None
+    return plan_winograd(x.shape, kernel.shape) if applies else None
 
 
 def _conv_gradients(strides: Triple, padding: Padding, saved: tuple[Array, Array], y: Array) -> tuple[Any, Any]:

@@ -15,21 +15,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vtcav_jax.models.layers.column_products import for_each_block
+from vtcav_jax.models.layers.column_products import for_each_block, sum_taps
+from vtcav_jax.models.video_swin import largest_divisor
 
 # Where the polynomials are evaluated, besides infinity. 2 and -1/2 have a third of the rounding error of 2 and -2.
 POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 1.0, -1.0, 2.0, -0.5)}
 MIN_CHANNELS, MIN_SIZE, LARGE_SIZE = 16, 12, 24
-CACHED_ROWS, CACHED_ROWS_WITHOUT_TIME = 128, 800  # rows of one product whose operands stay in the cache
+MAX_VALUES, VALUES_OF_PARTS = 2**25, 2**23  # transformed ones of a clip, above which it is cut into parts of its rows
 
 
 @dataclass(frozen=True)
 class WinogradPlan:
-    """Blocks into which a convolution is cut: all frames and columns of `tile_rows` rows of tiles."""
+    """Blocks into which a convolution is cut: all frames and columns of `tile_rows` rows of tiles of `clips` clips."""
 
     tile: int  # m: outputs along height and width
     tile_rows: int
-    all_clips: bool  # a block contains all clips, else one
+    clips: int
     sum_after: bool  # frames of the kernel are summed after the product, else within it
 
 
@@ -49,19 +50,24 @@ def transform_matrices(m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def plan_winograd(shape: Sequence[int], kernel: Sequence[int]) -> WinogradPlan | None:
-    """Return a plan for inputs (b, t, h, w, c) and a kernel (kt, kh, kw), or None if direct products are faster."""
+    """Return a plan for inputs (b, t, h, w, c) and a kernel (kt, kh, kw, c, d), or None if direct products are faster.
+
+    Products of whole clips are large enough for several cores; very large clips are cut, for the cache.
+    """
     b, t, h, w, c = shape
-    if tuple(kernel) not in ((1, 3, 3), (3, 3, 3)) or min(h, w) < MIN_SIZE or c < MIN_CHANNELS:
+    taps, *sizes, _, d = kernel
+    if (*sizes,) != (3, 3) or taps not in (1, 3) or min(h, w) < MIN_SIZE or c < MIN_CHANNELS:
         return None
     tile = 4 if min(h, w) >= LARGE_SIZE else 2
-    if tile == 2 and kernel[0] == 3:
+    if tile == 2 and taps == 3:
         return None
-    if kernel[0] == 3 and c <= 64 and t >= 8:
-        return WinogradPlan(tile, 1, False, True)
-    per_row = -(-w // tile) * t
-    all_clips = per_row <= 100
-    rows = CACHED_ROWS_WITHOUT_TIME if kernel[0] == 1 and tile == 2 else CACHED_ROWS
-    return WinogradPlan(tile, max(1, rows // (per_row * (b if all_clips else 1))), all_clips, False)
+    sum_after = taps == 3 and c <= 64 and t >= 8
+    rows = -(-h // tile)
+    per_row = -(-w // tile) * t * (tile + 2) ** 2 * (c + taps * d if sum_after else taps * c + d)
+    if rows * per_row <= MAX_VALUES:
+        return WinogradPlan(tile, rows, largest_divisor(b, VALUES_OF_PARTS // (rows * per_row)), sum_after)
+    parts = -(-rows // max(1, VALUES_OF_PARTS // per_row))
+    return WinogradPlan(tile, -(-rows // parts), 1, sum_after)
 
 
 def winograd_conv(
@@ -74,13 +80,13 @@ def winograd_conv(
     kernel = _multiply(kernel_matrix, [kernel[:, i] for i in range(3)])  # (nh, kt, 3, c, d)
     kernel = _multiply(kernel_matrix, [kernel[:, :, i] for i in range(3)])  # (nw, nh, kt, c, d)
     kernel = kernel.swapaxes(2, 3).reshape(n * n, c, -1) if plan.sum_after else kernel.reshape(n * n, -1, d)
-    padded = blocks.pad(x, 1, taps // 2)
+    padded = blocks.pad(x, 1, 0 if plan.sum_after else taps // 2)
 
     def write_block(i: Array, y: Array) -> Array:
         v = blocks.transform_inputs(padded, i)
         if plan.sum_after:
             p = jnp.einsum("fmk,fkn->fmn", v.reshape(n * n, -1, c), kernel).reshape(*v.shape[:-1], taps, d)
-            p = functools.reduce(jnp.add, [p[:, :, :, k : k + blocks.t, :, :, k] for k in range(taps)])
+            p = sum_taps(jnp.moveaxis(p, -2, 0), 3, taps // 2, blocks.t)
         else:
             v = _stack_frames(v, taps, blocks.t)
             p = jnp.einsum("fmk,fkn->fmn", v.reshape(n * n, -1, taps * c), kernel).reshape(*v.shape[:-1], d)
@@ -123,7 +129,7 @@ class _Blocks:
         self.rows, self.width = self.tile_rows * plan.tile, self.columns * plan.tile
         self.per_clip = -(-self.h // self.rows)
         self.height = self.per_clip * self.rows
-        self.clips = self.b if plan.all_clips else 1
+        self.clips = plan.clips
         self.count = self.b // self.clips * self.per_clip
 
     def pad(self, x: Array, edge: int, time: int) -> Array:
