@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from vtcav_jax.models.video_swin import largest_divisor
 
 CACHED_COLUMNS = 2_000_000  # values of a block
-CACHED_PRODUCTS = 1_200_000  # values of a block of a kernel over time, whose results are read several times
+CACHED_PRODUCTS = 4_000_000  # values of a block of a kernel over time, whose results are read several times
 MIN_PLANE, MAX_PLANE_CHANNELS = 144, 12  # positions of a frame and channels of a group
 MIN_POSITIONS = 512  # from which products of frames are faster without a stride
 Padding = tuple[tuple[int, int], ...]  # before and after, along time, height and width
@@ -112,23 +112,21 @@ def group_planes_conv(
     (b, frames), (t, h, w) = x.shape[:2], output_sizes(x.shape, kernel.shape[:3], strides, padding)
     ends = [(n - 1) * step + 1 for n, step in zip((h, w), strides[1:])]
     x = x.reshape(*x.shape[:4], groups, c).transpose(0, 4, 5, 1, 2, 3)
-    x = jnp.pad(x, ((0, 0),) * 4 + padding[1:])
-    matrices = (
-        kernel.reshape(*kernel.shape[:4], groups, -1)
-        .transpose(4, 0, 5, 1, 2, 3)
-        .reshape(groups, -1, math.prod(sizes) * c)
+    planes = jnp.pad(x, ((0, 0),) * 4 + padding[1:]).reshape(
+        b * groups, c, frames, *np.add(x.shape[-2:], np.sum(padding[1:], 1))
     )
+    matrices = kernel.reshape(*kernel.shape[:4], groups, -1).transpose(4, 0, 5, 1, 2, 3)
+    matrices = matrices.reshape(groups, -1, math.prod(sizes) * c)
 
-    def convolve_group(arrays: tuple[Array, Array]) -> Array:
-        z, matrix = arrays
+    def convolve_group(i: Array) -> Array:
         columns = [
-            jax.lax.slice(z, (0, 0, i, j), (c, frames, i + ends[0], j + ends[1]), (1, 1, *strides[1:]))
-            for i, j in np.ndindex(*sizes)
+            jax.lax.slice(planes[i], (0, 0, j, k), (c, frames, j + ends[0], k + ends[1]), (1, 1, *strides[1:]))
+            for j, k in np.ndindex(*sizes)
         ]
-        product = matrix @ jnp.concatenate(columns).reshape(matrix.shape[1], -1)
+        product = matrices[i % groups] @ jnp.concatenate(columns).reshape(matrices.shape[2], -1)
         return sum_taps(product.reshape(taps, -1, frames, h * w), 1, padding[0][0], t, strides[0])
 
-    y = jax.lax.map(lambda clip: jax.lax.map(convolve_group, (clip, matrices)), x)  # (b, groups, d, t, h * w)
+    y = jax.lax.map(convolve_group, jnp.arange(b * groups)).reshape(b, groups, -1, t, h * w)
     return y.transpose(0, 3, 4, 1, 2).reshape(b, t, h, w, d)
 
 
