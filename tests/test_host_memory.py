@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-PASSES, MEBIBYTES = 4, 64
+PASSES, MEBIBYTES = 20, 64
 PAGES = PASSES * MEBIBYTES * 2**20 // 4096
 # A product of which an intermediate result is larger than what glibc keeps by itself
 SCRIPT = f"""
@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 x = jnp.ones(({MEBIBYTES} * 256, 1))
 function = jax.jit(lambda x: (x @ x[:1024].T @ x[:1024]).sum())
-for _ in range(10):  # until the memory suffices for two overlapping passes
+for _ in range(10):
     function(x).block_until_ready()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range({PASSES}):
@@ -34,4 +34,4 @@ def test_forward_passes_use_the_same_memory_again():
         for word in ("keep", "return")
     }
     assert faults["return"] > PAGES  # what is measured happens without the setting
-    assert faults["keep"] < PAGES / 4
+    assert faults["keep"] < PAGES / 2  # some passes overlap and need one block more
