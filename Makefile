@@ -16,9 +16,12 @@ test test-fast: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
 test test-fast: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
 # Tests spend most of their time compiling. XLA's own passes stay as for users, but LLVM optimises nothing, and fusions
 # are written by XLA's older emitter: a quarter of the time. Networks are compared with their references, results of
-# shared passes with those of single ones, and the tutorial runs, in code that is written as for users.
+# shared passes with those of single ones, and the tutorial runs, in code that is written as for users; so do tests that
+# spend their time running networks.
 CODE_OF_USERS = tests/test_tutorial.py tests/models/test_network_parity.py tests/models/test_parity.py \
-	tests/models/layers tests/evaluation/world_benchmark/test_several_targets.py
+	tests/models/layers tests/evaluation/world_benchmark tests/evaluation/faithfulness/test_metrics.py \
+	tests/evaluation/discovery_benchmark/test_discovery_benchmark.py tests/attribution/removal/test_optimised_masks.py \
+	tests/test_examples.py tests/faults/test_processes.py
 QUICK_CODE = --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false \
 	--xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1
 

@@ -10,8 +10,8 @@ from vtcav_jax.runs.evaluation_rows import REFERENCE_MAPS, TRIVIAL_MAPS
 
 @pytest.mark.slow
 def test_several_methods_have_the_scores_of_each_alone():
-    scores = vtcav.compare_methods("worlds_cnn", ["saliency", "rollout"], ["W1"], n_clips=12)
-    alone = evaluation.score_method("saliency", "worlds_cnn", ["W1"], stage="video", n_clips=12)
+    scores = vtcav.compare_methods("worlds_cnn", ["saliency", "rollout"], ["W1"], n_clips=6)
+    alone = evaluation.score_method("saliency", "worlds_cnn", ["W1"], stage="video", n_clips=6)
     ours = {row.metric: row for row in scores.rows if (row.method, row.stage) == ("saliency", "video")}
     assert len(alone) > 3
     for row in alone:
@@ -22,7 +22,7 @@ def test_several_methods_have_the_scores_of_each_alone():
     assert {row.method for row in scores.rows} == {"saliency", *TRIVIAL_MAPS, *REFERENCE_MAPS}
     (refusal,) = scores.not_applicable
     assert refusal.method == "rollout" and refusal.network_name == "worlds_cnn" and refusal.reason
-    assert repr(scores) == "MethodScores(1 method on worlds_cnn, at most 12 clips)"
+    assert repr(scores) == "MethodScores(1 method on worlds_cnn, at most 6 clips)"
     notes = view_result(scores).notes
     assert notes[0].startswith("worlds_cnn: the highest score is ") and "rollout does not apply" in notes[1]
     (table,) = [make() for name, make in view_result(scores).tables.items() if name == "method_scores"]
