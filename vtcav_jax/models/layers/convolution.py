@@ -165,36 +165,32 @@ def _conv_gradients(strides: Triple, padding: Padding, saved: tuple[Array, Array
         arguments = (x, kernel, y, strides, padding)
         return depthwise_input_gradient(*arguments), depthwise_kernel_gradient(*arguments)
     if kernel.shape[3] < x.shape[-1]:
-        groups = x.shape[-1] // kernel.shape[3]
-        conv = partial(_group_conv, groups)
         of_kernel = partial(tap_products_kernel_gradient, strides=strides, padding=padding)
         return (
-            _input_gradient(groups, strides, padding, conv, x, kernel, y),
-            _map_groups(groups, of_kernel, x, kernel, y),
+            _input_gradient(strides, padding, x, kernel, y),
+            _map_groups(x.shape[-1] // kernel.shape[3], of_kernel, x, kernel, y),
         )
     if _has_few_channels(kernel):
         pull = jax.vjp(lambda kernel: conv_as_2d(x, kernel, strides, padding), kernel)[1]
         return overlap_add_input_gradient(x.shape, kernel, y, strides, padding), *pull(y)
     plan = _plan_winograd(x, kernel, strides, padding)
     return (
-        _input_gradient(1, strides, padding, conv_of_products, x, kernel, y),
+        _input_gradient(strides, padding, x, kernel, y),
         winograd_kernel_gradient(x, y, kernel.shape[0], plan)
         if plan
         else tap_products_kernel_gradient(x, kernel, y, strides, padding),
     )
 
 
-def _input_gradient(
-    groups: int, strides: Triple, padding: Padding, conv: Callable[..., Array], x: Array, kernel: Array, y: Array
-) -> Array:
+def _input_gradient(strides: Triple, padding: Padding, x: Array, kernel: Array, y: Array) -> Array:
     """Return the gradient for the input; if there are no strides, it is a convolution as well."""
+    groups, c = x.shape[-1] // kernel.shape[3], kernel.shape[3]
     pads = tuple((size - 1 - before, size - 1 - after) for size, (before, after) in zip(kernel.shape, padding))
     if strides != ONES or min(map(min, pads)) < 0:
         of_group = partial(tap_products_input_gradient, strides=strides, padding=padding)
         return of_group(x, kernel, y) if groups == 1 else _map_groups(groups, of_group, x, kernel, y)
-    c = kernel.shape[3]
     reverse = kernel[::-1, ::-1, ::-1].reshape(*kernel.shape[:4], groups, -1).transpose(0, 1, 2, 5, 4, 3)
-    return conv(y, reverse.reshape(*kernel.shape[:3], -1, groups * c), strides, pads)
+    return conv_of_products(y, reverse.reshape(*kernel.shape[:3], -1, groups * c), strides, pads)
 
 
 _conv_of_products.defvjp(
