@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vtcav_jax.models.layers import column_products, overlap_add, row_products
+from vtcav_jax.models.layers import column_products, overlap_add, row_products, winograd
 from vtcav_jax.models.layers.convolution import Conv3d, conv_on_cpu
 
 THREES, ONES, HALF = (3, 3, 3), (1, 1, 1), ((1, 1),) * 3
@@ -93,7 +93,8 @@ def test_values_and_gradients_are_those_of_xla(float64, layer):
     "layer",
     [
         *("a stem", "a stem of uneven sizes", "a stem with a stride in time", "columns", "columns with strides"),
-        *("many frames", "groups", "groups on large frames"),
+        *("many frames", "groups", "groups on large frames", "Winograd with tiles of 2", "Winograd with tiles of 4"),
+        "Winograd with frames summed within the product",
     ],
 )
 def test_blocks_of_any_size_have_the_same_results(float64, monkeypatch, layer):
@@ -101,6 +102,8 @@ def test_blocks_of_any_size_have_the_same_results(float64, monkeypatch, layer):
     monkeypatch.setattr(column_products, "CACHED_PRODUCTS", 2_000)
     monkeypatch.setattr(overlap_add, "CACHED_VALUES", 10_000)
     monkeypatch.setattr(row_products, "CACHED_VALUES", 10_000)
+    monkeypatch.setattr(winograd, "MAX_VALUES", 1)
+    monkeypatch.setattr(winograd, "VALUES_OF_PARTS", 20_000)
     jax.clear_caches()
     require_xla_results(*LAYERS[layer])
 

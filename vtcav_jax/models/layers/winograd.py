@@ -2,8 +2,8 @@
 
 Andrew Lavin, Scott Gray, "Fast Algorithms for Convolutional Neural Networks", 2016, arXiv 1509.09308: a tile of m x m
 outputs is a linear map of (m + 2)^2 products of transformed inputs and kernels. Kernels of three frames are summed over
-time within the product. XLA's CPU compiler is fast at batched products and at sums of shifted arrays, so everything
-here consists of these, in a loop over blocks that stay in the cache.
+time within the product or, for few channels, after it. XLA's CPU compiler is fast at batched products and at sums of
+shifted arrays, so everything here consists of these, in a loop over clips or parts of them.
 """
 
 import functools
