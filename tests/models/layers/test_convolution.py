@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from vtcav_jax.models.layers import column_products, overlap_add, row_products, winograd
+from vtcav_jax.models.layers import column_products, convolution, overlap_add, row_products, winograd
 from vtcav_jax.models.layers.convolution import Conv3d, conv_on_cpu
 
 THREES, ONES, HALF = (3, 3, 3), (1, 1, 1), ((1, 1),) * 3
@@ -98,7 +98,8 @@ def test_values_and_gradients_are_those_of_xla(float64, layer):
     ],
 )
 def test_blocks_of_any_size_have_the_same_results(float64, monkeypatch, layer):
-    monkeypatch.setattr(column_products, "CACHED_COLUMNS", 1)
+    for module in (column_products, convolution):
+        monkeypatch.setattr(module, "CACHED_COLUMNS", 1)
     monkeypatch.setattr(column_products, "CACHED_PRODUCTS", 2_000)
     monkeypatch.setattr(overlap_add, "CACHED_VALUES", 10_000)
     monkeypatch.setattr(row_products, "CACHED_VALUES", 10_000)

@@ -112,9 +112,8 @@ def group_planes_conv(
     (b, frames), (t, h, w) = x.shape[:2], output_sizes(x.shape, kernel.shape[:3], strides, padding)
     ends = [(n - 1) * step + 1 for n, step in zip((h, w), strides[1:])]
     x = x.reshape(*x.shape[:4], groups, c).transpose(0, 4, 5, 1, 2, 3)
-    planes = jnp.pad(x, ((0, 0),) * 4 + padding[1:]).reshape(
-        b * groups, c, frames, *np.add(x.shape[-2:], np.sum(padding[1:], 1))
-    )
+    planes = jnp.pad(x, ((0, 0),) * 4 + padding[1:])
+    planes = planes.reshape(-1, *planes.shape[2:])
     matrices = kernel.reshape(*kernel.shape[:4], groups, -1).transpose(4, 0, 5, 1, 2, 3)
     matrices = matrices.reshape(groups, -1, math.prod(sizes) * c)
 
