@@ -18,6 +18,8 @@ LAYERS = {
     "a stem with a smaller kernel": ((2, 4, 17, 20, 3), (3, 7, 5), 8, (1, 2, 2), ((1, 1), (3, 3), (2, 2)), 1),
     "a stem of uneven sizes": ((1, 4, 22, 17, 2), (4, 8, 7), 5, (1, 3, 2), ((2, 0), (1, 0), (0, 3)), 1),
     "a stem with a stride in time": ((1, 9, 20, 18, 3), (5, 7, 7), 6, (2, 2, 2), ((2, 2), (3, 3), (3, 3)), 1),
+    "a stem of seven frames": ((2, 9, 22, 21, 3), (7, 7, 7), 5, (1, 2, 2), ((3, 3),) * 3, 1),
+    "a stem of five frames with two outputs in time": ((1, 6, 18, 14, 2), (5, 7, 8), 4, (1, 3, 2), ((0, 0),) * 3, 1),
     "a stem padded more at the end": ((1, 4, 16, 16, 3), (3, 5, 5), 8, (1, 2, 2), ((1, 1), (1, 2), (1, 2)), 1),
     "a stem without padding": ((1, 5, 16, 19, 3), (2, 5, 5), 8, (2, 2, 3), ((0, 0),) * 3, 1),
     "a small kernel over few channels": ((2, 3, 9, 10, 3), THREES, 5, ONES, HALF, 1),
@@ -92,7 +94,8 @@ def test_values_and_gradients_are_those_of_xla(float64, layer):
 @pytest.mark.parametrize(
     "layer",
     [
-        *("a stem", "a stem of uneven sizes", "a stem with a stride in time", "columns", "columns with strides"),
+        *("a stem", "a stem of uneven sizes", "a stem with a stride in time", "a stem of seven frames"),
+        *("columns", "columns with strides"),
         *("many frames", "groups", "groups on large frames", "Winograd with tiles of 2", "Winograd with tiles of 4"),
         "Winograd with frames summed within the product",
     ],

@@ -111,7 +111,7 @@ def _conv_of_products(
     if kernel.shape[3] < x.shape[-1]:
         return _group_conv(x.shape[-1] // kernel.shape[3], x, kernel, strides, padding)
     if _has_few_channels(kernel):
-        is_stem = prefer_row_products(x.shape, kernel.shape[:3], strides, padding)
+        is_stem = _is_exact(x) and prefer_row_products(kernel.shape[:3], strides)
         return (row_products_conv if is_stem else conv_as_2d)(x, kernel, strides, padding)
     return _plain_conv(x, kernel, strides, padding)
 
@@ -122,6 +122,11 @@ def _is_depthwise(kernel: Array, channels: int) -> bool:
 
 def _has_few_channels(kernel: Array) -> bool:
     return kernel.shape[3] < MIN_CHANNELS and max(kernel.shape[1:3]) > 1
+
+
+def _is_exact(x: Array) -> bool:
+    """Return true for types whose rounding errors stay small in Winograd's basis."""
+    return jnp.finfo(x.dtype).bits >= 32
 
 
 def _group_conv(groups: int, x: Array, kernel: Array, strides: Triple, padding: Padding) -> Array:
@@ -155,7 +160,7 @@ def _plain_conv(x: Array, kernel: Array, strides: Triple, padding: Padding) -> A
 def _plan_winograd(x: Array, kernel: Array, strides: Triple, padding: Padding) -> WinogradPlan | None:
     """Return the plan for Winograd's products, or None where they do not apply or are slower."""
     half = tuple((size // 2, size // 2) for size in kernel.shape[:3])
-    applies = strides == ONES and padding == half and jnp.finfo(x.dtype).bits >= 32
+    applies = strides == ONES and padding == half and _is_exact(x)
     return plan_winograd(x.shape, kernel.shape) if applies else None
 
 

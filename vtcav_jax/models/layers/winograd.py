@@ -18,8 +18,9 @@ from jaxtyping import Array, Float
 from vtcav_jax.models.layers.column_products import for_each_block, sum_taps
 from vtcav_jax.models.video_swin import largest_divisor
 
-# Where the polynomials are evaluated, besides infinity. 2 and -1/2 have a third of the rounding error of 2 and -2.
-POINTS = {2: (0.0, 1.0, -1.0), 4: (0.0, 1.0, -1.0, 2.0, -0.5)}
+# Where the polynomials are evaluated, besides infinity: as many as needed. 2 and -1/2 have a third of the rounding
+# error of 2 and -2.
+POINTS = (0.0, 1.0, -1.0, 2.0, -0.5, -2.0)
 MIN_CHANNELS, MIN_SIZE, LARGE_SIZE = 16, 12, 24
 MAX_VALUES, VALUES_OF_PARTS = 2**25, 2**23  # transformed ones of a clip, above which it is cut into parts of its rows
 
@@ -35,16 +36,20 @@ class WinogradPlan:
 
 
 @functools.cache
-def transform_matrices(m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the matrices A' (m, n), G (n, 3) and B' (n, n), n = m + 2, of y = A' [(G kernel) * (B' x)] in 1D."""
-    n, points = m + 2, np.array(POINTS[m])
-    output, kernel, inputs = np.zeros((m, n)), np.zeros((n, 3)), np.zeros((n, n))
+def transform_matrices(m: int, taps: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the matrices A' (m, n), G (n, taps) and B' (n, n) of m outputs y = A' [(G kernel) * (B' x)] in 1D.
+
+    n = m + taps - 1 is the number of inputs that the outputs see, and of products.
+    """
+    n = m + taps - 1
+    points = np.array(POINTS[: n - 1])
+    output, kernel, inputs = np.zeros((m, n)), np.zeros((n, taps)), np.zeros((n, n))
     for j, point in enumerate(points):
         others = np.delete(points, j)
         output[:, j] = point ** np.arange(m)
-        kernel[j] = point ** np.arange(3) / np.prod(point - others)
+        kernel[j] = point ** np.arange(taps) / np.prod(point - others)
         inputs[j, : n - 1] = np.poly(others)[::-1]
-    output[m - 1, n - 1] = kernel[n - 1, 2] = 1
+    output[m - 1, n - 1] = kernel[n - 1, taps - 1] = 1
     inputs[n - 1] = np.poly(points)[::-1]
     return output, kernel, inputs
 
@@ -77,8 +82,8 @@ def winograd_conv(
     taps, _, _, c, d = kernel.shape
     blocks, n = _Blocks(x.shape, plan), plan.tile + 2
     output_matrix, kernel_matrix, _ = transform_matrices(plan.tile)
-    kernel = _multiply(kernel_matrix, [kernel[:, i] for i in range(3)])  # (nh, kt, 3, c, d)
-    kernel = _multiply(kernel_matrix, [kernel[:, :, i] for i in range(3)])  # (nw, nh, kt, c, d)
+    kernel = multiply_parts(kernel_matrix, [kernel[:, i] for i in range(3)])  # (nh, kt, 3, c, d)
+    kernel = multiply_parts(kernel_matrix, [kernel[:, :, i] for i in range(3)])  # (nw, nh, kt, c, d)
     kernel = kernel.swapaxes(2, 3).reshape(n * n, c, -1) if plan.sum_after else kernel.reshape(n * n, -1, d)
     padded = blocks.pad(x, 1, 0 if plan.sum_after else taps // 2)
 
@@ -90,8 +95,8 @@ def winograd_conv(
         else:
             v = _stack_frames(v, taps, blocks.t)
             p = jnp.einsum("fmk,fkn->fmn", v.reshape(n * n, -1, taps * c), kernel).reshape(*v.shape[:-1], d)
-        p = _multiply(output_matrix, list(p))  # (mw, nh, clips, t, rows, columns, d)
-        p = _multiply(output_matrix, [p[:, k] for k in range(n)])  # (mh, mw, clips, t, rows, columns, d)
+        p = multiply_parts(output_matrix, list(p))  # (mw, nh, clips, t, rows, columns, d)
+        p = multiply_parts(output_matrix, [p[:, k] for k in range(n)])  # (mh, mw, clips, t, rows, columns, d)
         p = p.transpose(2, 3, 4, 0, 5, 1, 6).reshape(blocks.clips, blocks.t, blocks.rows, blocks.width, d)
         return jax.lax.dynamic_update_slice(y, p, blocks.start(i))
 
@@ -110,13 +115,13 @@ def winograd_kernel_gradient(
 
     def add_block(i: Array, total: Array) -> Array:
         v = _stack_frames(blocks.transform_inputs(padded, i), taps, blocks.t)
-        q = _multiply(output_matrix.T, _shifted_views(blocks.cut(cotangent, i, 0), 2, m, m, blocks.tile_rows))
-        q = _multiply(output_matrix.T, _shifted_views(q, 4, m, m, blocks.columns))
+        q = multiply_parts(output_matrix.T, _shifted_views(blocks.cut(cotangent, i, 0), 2, m, m, blocks.tile_rows))
+        q = multiply_parts(output_matrix.T, _shifted_views(q, 4, m, m, blocks.columns))
         return total + jnp.einsum("fmk,fmn->fkn", v.reshape(n * n, -1, taps * c), q.reshape(n * n, -1, d))
 
     total = for_each_block(blocks.count, add_block, jnp.zeros((n * n, taps * c, d), x.dtype))
-    total = _multiply(kernel_matrix.T, list(total.reshape(n, n, taps, c, d)))  # (3w, nh, kt, c, d)
-    return _multiply(kernel_matrix.T, [total[:, i] for i in range(n)]).transpose(2, 0, 1, 3, 4)
+    total = multiply_parts(kernel_matrix.T, list(total.reshape(n, n, taps, c, d)))  # (3w, nh, kt, c, d)
+    return multiply_parts(kernel_matrix.T, [total[:, i] for i in range(n)]).transpose(2, 0, 1, 3, 4)
 
 
 class _Blocks:
@@ -146,8 +151,8 @@ class _Blocks:
     def transform_inputs(self, padded: Array, i: Array) -> Array:
         """Return the transformed tiles of block `i`, (nw, nh, clips, t, rows, columns, c)."""
         matrix = transform_matrices(self.tile)[2]
-        z = _multiply(matrix, _shifted_views(self.cut(padded, i, 1), 2, self.tile + 2, self.tile, self.tile_rows))
-        return _multiply(matrix, _shifted_views(z, 4, self.tile + 2, self.tile, self.columns))
+        z = multiply_parts(matrix, _shifted_views(self.cut(padded, i, 1), 2, self.tile + 2, self.tile, self.tile_rows))
+        return multiply_parts(matrix, _shifted_views(z, 4, self.tile + 2, self.tile, self.columns))
 
 
 def _shifted_views(x: Array, axis: int, size: int, step: int, count: int) -> list[Array]:
@@ -159,7 +164,7 @@ def _stack_frames(v: Array, taps: int, t: int) -> Array:
     return v if taps == 1 else jnp.concatenate([v[:, :, :, k : k + t] for k in range(taps)], -1)
 
 
-def _multiply(matrix: np.ndarray, parts: Sequence[Array]) -> Array:
+def multiply_parts(matrix: np.ndarray, parts: Sequence[Array]) -> Array:
     """Return the matrix times the parts, stacked on a new first axis, without products with 0 and 1."""
 
     def multiply_row(factors: np.ndarray) -> Array:
