@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
     results = [measure_preset(preset, _REPEATS.value) for preset in _NETWORKS.value]
     print(tables.pyramid_table(results))
     print(
-        f"wrote {timing.write_results('pyramid', results)} and its table in {write_tables.update_pages()}",
+        f"wrote {timing.replace_results('pyramid', results, ['preset'])} and its table in {write_tables.update_pages()}",
         file=sys.stderr,
     )
 
