@@ -112,6 +112,25 @@ def test_blocks_of_any_size_have_the_same_results(float64, monkeypatch, layer):
     require_xla_results(*LAYERS[layer])
 
 
+@pytest.mark.parametrize("is_batched", [(True, False), (False, True), (True, True)])
+def test_batches_of_clips_or_kernels_have_the_results_of_each_alone(float64, is_batched):
+    shape, kernel, outputs, strides, padding, groups = LAYERS["groups"]
+    random = np.random.default_rng(0)
+    arguments = [
+        jnp.asarray(random.normal(size=(3, *sizes) if batched else sizes))
+        for sizes, batched in zip((shape, (*kernel, shape[-1] // groups, outputs)), is_batched)
+    ]
+
+    def gradients(x, weights):
+        return values_and_gradients(lambda *args: conv_on_cpu(*args, None, strides, padding, groups), x, weights)
+
+    together = jax.vmap(gradients, [0 if batched else None for batched in is_batched])(*arguments)
+    for i in range(3):
+        alone = gradients(*(a[i] if batched else a for a, batched in zip(arguments, is_batched)))
+        for a, b in zip(together, alone, strict=True):
+            np.testing.assert_allclose(a[i], b, rtol=0, atol=1e-12 * float(jnp.abs(b).max()))
+
+
 def test_kernels_over_time_choose_the_way_with_less_work():
     pads = ((1, 1), (0, 0), (0, 0))
     assert column_products.prefer_frame_products((1, 8, 28, 28, 288), (3, 1, 1), ONES, pads)

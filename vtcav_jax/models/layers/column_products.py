@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from vtcav_jax.models.video_swin import largest_divisor
 
 CACHED_COLUMNS = 2_000_000  # values of a block
+MIN_ROWS = 512  # of a product by a large matrix, which is read anew for each
 CACHED_PRODUCTS = 4_000_000  # values of a block of a kernel over time, whose results are read several times
 MIN_PLANE, MAX_PLANE_CHANNELS = 144, 12  # positions of a frame and channels of a group
 MIN_POSITIONS = 512  # from which products of frames are faster without a stride
@@ -37,9 +38,9 @@ def column_products_conv(
     b, sizes, d = x.shape[0], kernel.shape[:3], kernel.shape[-1]
     t, h, w = output_sizes(x.shape, sizes, strides, padding)
     matrix = kernel.reshape(-1, d)
-    per_frame = h * w * len(matrix)
-    frames = largest_divisor(t, CACHED_COLUMNS // per_frame)
-    clips = largest_divisor(b, CACHED_COLUMNS // (t * per_frame)) if frames == t else 1
+    rows = max(MIN_ROWS, CACHED_COLUMNS // len(matrix))
+    frames = largest_divisor(t, rows // (h * w))
+    clips = largest_divisor(b, rows // (t * h * w)) if frames == t else 1
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     length = (frames - 1) * strides[0] + sizes[0]
 

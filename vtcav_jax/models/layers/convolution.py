@@ -10,6 +10,7 @@ The products have a gradient of their own, so that forward-mode differentiation 
 convolutions fails on a CPU; two reverse passes give the same.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -106,6 +107,26 @@ def conv_on_cpu(
 def _conv_of_products(
     x: Float[Array, "b t h w c"], kernel: Float[Array, "kt kh kw g d"], strides: Triple, padding: Padding
 ) -> Float[Array, "b t2 h2 w2 d"]:
+    return _conv_of_all_clips(strides, padding)(x, kernel)
+
+
+@functools.cache
+def _conv_of_all_clips(strides: Triple, padding: Padding) -> Callable[[Array, Array], Array]:
+    """Return a convolution that `jax.vmap` calls once with all clips, so that blocks suit their number."""
+    compute = partial(_choose_conv, strides=strides, padding=padding)
+
+    def compute_batch(size: int, is_batched: Sequence[bool], x: Array, kernel: Array) -> tuple[Array, bool]:
+        if is_batched[1]:
+            return jax.vmap(compute, (0 if is_batched[0] else None, 0))(x, kernel), True
+        y = conv(x.reshape(-1, *x.shape[2:]), kernel)
+        return y.reshape(size, -1, *y.shape[1:]), True
+
+    conv = jax.custom_batching.custom_vmap(compute)
+    conv.def_vmap(compute_batch)
+    return conv
+
+
+def _choose_conv(x: Array, kernel: Array, strides: Triple, padding: Padding) -> Array:
     if _is_depthwise(kernel, x.shape[-1]):
         return depthwise_conv(x, kernel, strides, padding)
     if kernel.shape[3] < x.shape[-1]:
