@@ -21,7 +21,8 @@ test test-fast: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
 CODE_OF_USERS = tests/test_tutorial.py tests/models/test_network_parity.py tests/models/test_parity.py \
 	tests/models/layers tests/evaluation/world_benchmark tests/evaluation/faithfulness/test_metrics.py \
 	tests/evaluation/discovery_benchmark/test_discovery_benchmark.py tests/attribution/removal/test_optimised_masks.py \
-	tests/faults/test_processes.py
+	tests/faults/test_processes.py tests/worlds/test_gates_and_dots.py tests/attribution/test_synthesis.py \
+	tests/tcav/test_planted_causes.py tests/discovery/test_importance.py
 QUICK_CODE = --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false \
 	--xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1
 
