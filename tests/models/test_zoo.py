@@ -149,7 +149,7 @@ def test_where_the_first_convolution_of_seven_begins(preset, before, cpu, monkey
     conv.kernel.set_value(jnp.zeros((7, 7, 7, 3, 64)).at[3, 3].set(1.0))  # sums along the width only
     seen = conv(jnp.ones((1, 8, 8, 8, 3)))[0, 2, 2, :, 0] / 3
     expected = [sum(0 <= 2 * i - before + k < 8 for k in range(7)) for i in range(4)]
-    np.testing.assert_allclose(seen, expected)
+    np.testing.assert_allclose(seen, expected, rtol=1e-5)  # products in Winograd's basis round
 
 
 def test_pools_pad_the_end_too():

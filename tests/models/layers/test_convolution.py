@@ -1,5 +1,6 @@
 """Each way to compute a convolution on a CPU, and its gradients, against XLA's own convolution in float64."""
 
+import math
 from typing import Any
 
 import jax
@@ -20,6 +21,16 @@ LAYERS = {
     "a stem with a stride in time": ((1, 9, 20, 18, 3), (5, 7, 7), 6, (2, 2, 2), ((2, 2), (3, 3), (3, 3)), 1),
     "a stem of seven frames": ((2, 9, 22, 21, 3), (7, 7, 7), 5, (1, 2, 2), ((3, 3),) * 3, 1),
     "a stem of five frames with two outputs in time": ((1, 6, 18, 14, 2), (5, 7, 8), 4, (1, 3, 2), ((0, 0),) * 3, 1),
+    "a stem of nine frames with one output in time": (
+        (1, 7, 16, 15, 1),
+        (9, 7, 7),
+        4,
+        (1, 2, 2),
+        ((1, 1), (3, 3), (3, 3)),
+        1,
+    ),
+    "a stem of two frames": ((1, 6, 16, 15, 3), (2, 7, 7), 4, (1, 2, 2), ((0, 0), (3, 3), (3, 3)), 1),
+    "a stem with a stride longer than its kernel": ((1, 2, 8, 8, 3), (1, 2, 2), 4, (1, 3, 3), ((0, 0),) * 3, 1),
     "a stem padded more at the end": ((1, 4, 16, 16, 3), (3, 5, 5), 8, (1, 2, 2), ((1, 1), (1, 2), (1, 2)), 1),
     "a stem without padding": ((1, 5, 16, 19, 3), (2, 5, 5), 8, (2, 2, 3), ((0, 0),) * 3, 1),
     "a small kernel over few channels": ((2, 3, 9, 10, 3), THREES, 5, ONES, HALF, 1),
@@ -104,6 +115,7 @@ def test_blocks_of_any_size_have_the_same_results(float64, monkeypatch, layer):
     for module in (column_products, convolution):
         monkeypatch.setattr(module, "CACHED_COLUMNS", 1)
     monkeypatch.setattr(column_products, "CACHED_PRODUCTS", 2_000)
+    monkeypatch.setattr(column_products, "MIN_ROWS", 1)
     monkeypatch.setattr(overlap_add, "CACHED_VALUES", 10_000)
     monkeypatch.setattr(row_products, "CACHED_VALUES", 10_000)
     monkeypatch.setattr(winograd, "MAX_VALUES", 1)
@@ -129,6 +141,44 @@ def test_batches_of_clips_or_kernels_have_the_results_of_each_alone(float64, is_
         alone = gradients(*(a[i] if batched else a for a, batched in zip(arguments, is_batched)))
         for a, b in zip(together, alone, strict=True):
             np.testing.assert_allclose(a[i], b, rtol=0, atol=1e-12 * float(jnp.abs(b).max()))
+
+
+def test_no_clips_and_no_outputs_give_empty_results():
+    assert jax.vmap(lambda x: conv_on_cpu(x, jnp.ones((3, 3, 3, 16, 4)), None, ONES, HALF))(
+        jnp.zeros((0, 2, 4, 6, 7, 16))
+    ).shape == (0, 2, 4, 6, 7, 4)
+    stem = Conv3d(3, 4, (5, 7, 7), (1, 2, 2), padding=[(0, 0), (3, 3), (3, 3)], rngs=nnx.Rngs(0))
+    assert stem(jnp.ones((1, 4, 16, 16, 3))).shape == (1, 0, 8, 8, 4)
+
+
+@pytest.mark.parametrize("outputs", [2, 4])
+@pytest.mark.parametrize("taps", [2, 3, 4])
+def test_a_tile_in_winograds_basis_is_a_convolution(outputs, taps):
+    output, kernel, inputs = winograd.transform_matrices(outputs, taps)
+    random = np.random.default_rng(0)
+    x, weights = random.normal(size=outputs + taps - 1), random.normal(size=taps)
+    np.testing.assert_allclose(output @ ((kernel @ weights) * (inputs @ x)), np.correlate(x, weights), atol=1e-12)
+
+
+def test_a_stem_of_seven_frames_rounds_a_few_times_more_than_a_sum():
+    shape, kernel, outputs, strides, padding, _ = LAYERS["a stem of seven frames"]
+    random = np.random.default_rng(0)
+    x, weights = (random.normal(size=sizes) for sizes in (shape, (*kernel, 3, outputs)))
+    with jax.enable_x64(True):
+        expected = np.asarray(conv_on_cpu(jnp.asarray(x), jnp.asarray(weights), None, strides, padding))
+    actual = conv_on_cpu(jnp.asarray(x, jnp.float32), jnp.asarray(weights, jnp.float32), None, strides, padding)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_half_precision_stays_out_of_winograds_basis(monkeypatch):
+    for module, name in ((row_products, "transform_matrices"), (winograd, "transform_matrices")):
+        monkeypatch.setattr(module, name, None)
+    jax.clear_caches()
+    for layer in ("a stem", "Winograd with tiles of 4"):
+        shape, kernel, outputs, strides, padding, _ = LAYERS[layer]
+        x, weights = jnp.ones(shape, jnp.bfloat16), jnp.ones((*kernel, shape[-1], outputs), jnp.bfloat16)
+        y = conv_on_cpu(x, weights, None, strides, padding)
+        assert float(y.max()) == pytest.approx(math.prod(kernel) * shape[-1], rel=0.01)  # inside, all inputs are seen
 
 
 def test_kernels_over_time_choose_the_way_with_less_work():

@@ -1,4 +1,4 @@
-"""Convolutions of any kernel and stride as matrix products of blocks that stay in the cache.
+"""Convolutions of any kernel and stride as matrix products of blocks that stay in the cache, where they can.
 
 The inputs that an output sees are put side by side as the columns of one product. A kernel over time alone needs no
 copies of its input: all its frames are one product of each frame, whose results are moved in time and added.
@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 from vtcav_jax.models.video_swin import largest_divisor
 
 CACHED_COLUMNS = 2_000_000  # values of a block
-MIN_ROWS = 512  # of a product by a large matrix, which is read anew for each
+MIN_ROWS = 512  # of a block of columns, even if it leaves the cache: each block reads the whole kernel again
 CACHED_PRODUCTS = 4_000_000  # values of a block of a kernel over time, whose results are read several times
 MIN_PLANE, MAX_PLANE_CHANNELS = 144, 12  # positions of a frame and channels of a group
 MIN_POSITIONS = 512  # from which products of frames are faster without a stride

@@ -28,6 +28,7 @@ from vtcav_jax.models.layers.column_products import (
     frame_products_conv,
     group_conv,
     group_planes_conv,
+    output_sizes,
     prefer_frame_products,
     prefer_group_planes,
 )
@@ -99,7 +100,11 @@ def conv_on_cpu(
             f"expected {groups * kernel.shape[3]} channels for a kernel {kernel.shape} in {groups} groups, got "
             f"{x.shape[-1]}; make another convolution"
         )
-    y = _traced_conv_of_products(x, kernel, tuple(strides), tuple((before, after) for before, after in padding))
+    pads = tuple((before, after) for before, after in padding)
+    sizes = output_sizes(x.shape, kernel.shape[:3], strides, pads)
+    if min(sizes) <= 0:
+        return jnp.zeros((len(x), *(max(0, size) for size in sizes), kernel.shape[-1]), x.dtype)
+    y = _traced_conv_of_products(x, kernel, tuple(strides), pads)
     return y if bias is None else y + bias.astype(y.dtype)[None, None, None, None]
 
 
@@ -112,12 +117,15 @@ def _conv_of_products(
 
 @functools.cache
 def _conv_of_all_clips(strides: Triple, padding: Padding) -> Callable[[Array, Array], Array]:
-    """Return a convolution that `jax.vmap` calls once with all clips, so that blocks suit their number."""
+    """Return a convolution that `jax.vmap` calls once with all clips, so that blocks suit their number.
+
+    Several kernels are batched as usual.
+    """
     compute = partial(_choose_conv, strides=strides, padding=padding)
 
     def compute_batch(size: int, is_batched: Sequence[bool], x: Array, kernel: Array) -> tuple[Array, bool]:
-        if is_batched[1]:
-            return jax.vmap(compute, (0 if is_batched[0] else None, 0))(x, kernel), True
+        if is_batched[1] or size == 0:
+            return jax.vmap(compute, [0 if batched else None for batched in is_batched])(x, kernel), True
         y = conv(x.reshape(-1, *x.shape[2:]), kernel)
         return y.reshape(size, -1, *y.shape[1:]), True
 
@@ -132,7 +140,7 @@ def _choose_conv(x: Array, kernel: Array, strides: Triple, padding: Padding) -> 
     if kernel.shape[3] < x.shape[-1]:
         return _group_conv(x.shape[-1] // kernel.shape[3], x, kernel, strides, padding)
     if _has_few_channels(kernel):
-        is_stem = _is_exact(x) and prefer_row_products(kernel.shape[:3], strides)
+        is_stem = _suits_winograd(x) and prefer_row_products(kernel.shape[:3], strides)
         return (row_products_conv if is_stem else conv_as_2d)(x, kernel, strides, padding)
     return _plain_conv(x, kernel, strides, padding)
 
@@ -145,7 +153,7 @@ def _has_few_channels(kernel: Array) -> bool:
     return kernel.shape[3] < MIN_CHANNELS and max(kernel.shape[1:3]) > 1
 
 
-def _is_exact(x: Array) -> bool:
+def _suits_winograd(x: Array) -> bool:
     """Return true for types whose rounding errors stay small in Winograd's basis."""
     return jnp.finfo(x.dtype).bits >= 32
 
@@ -181,7 +189,7 @@ def _plain_conv(x: Array, kernel: Array, strides: Triple, padding: Padding) -> A
 def _plan_winograd(x: Array, kernel: Array, strides: Triple, padding: Padding) -> WinogradPlan | None:
     """Return the plan for Winograd's products, or None where they do not apply or are slower."""
     half = tuple((size // 2, size // 2) for size in kernel.shape[:3])
-    applies = strides == ONES and padding == half and _is_exact(x)
+    applies = strides == ONES and padding == half and _suits_winograd(x)
     return plan_winograd(x.shape, kernel.shape) if applies else None
 
 

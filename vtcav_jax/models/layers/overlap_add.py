@@ -65,9 +65,9 @@ def _sum_overlaps(z: Float[Array, "i j c r w"], rows: int, width: int) -> Float[
     """Return the sum of all positions of a kernel, each moved down and right by its own place."""
     down, right = z.shape[3] - rows, z.shape[4] - width
     places = np.ndindex(*z.shape[:2])
-    return functools.reduce(
-        jnp.add, (z[i, j, :, down - i : down - i + rows, right - j : right - j + width] for i, j in places)
-    )
+    terms = [z[i, j, :, down - i : down - i + rows, right - j : right - j + width] for i, j in places]
+    # A stride longer than the kernel skips pixels
+    return functools.reduce(jnp.add, terms) if terms else jnp.zeros((z.shape[2], rows, width), z.dtype)
 
 
 def _pad_or_crop(y: Array, *sides: tuple[int, int]) -> Array:

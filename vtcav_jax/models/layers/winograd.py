@@ -1,5 +1,7 @@
 """Convolutions of 3 x 3 positions as products in Winograd's basis: 2.25 or 4 times fewer multiplications.
 
+`row_products` has those over time.
+
 Andrew Lavin, Scott Gray, "Fast Algorithms for Convolutional Neural Networks", 2016, arXiv 1509.09308: a tile of m x m
 outputs is a linear map of (m + 2)^2 products of transformed inputs and kernels. Kernels of three frames are summed over
 time within the product or, for few channels, after it. XLA's CPU compiler is fast at batched products and at sums of
@@ -18,8 +20,8 @@ from jaxtyping import Array, Float
 from vtcav_jax.models.layers.column_products import for_each_block, sum_taps
 from vtcav_jax.models.video_swin import largest_divisor
 
-# Where the polynomials are evaluated, besides infinity: as many as needed. 2 and -1/2 have a third of the rounding
-# error of 2 and -2.
+# Where the polynomials are evaluated, besides infinity: the first n - 1 for n products. With five points, 2 and -1/2
+# have a third of the rounding error of 2 and -2.
 POINTS = (0.0, 1.0, -1.0, 2.0, -0.5, -2.0)
 MIN_CHANNELS, MIN_SIZE, LARGE_SIZE = 16, 12, 24
 MAX_VALUES, VALUES_OF_PARTS = 2**25, 2**23  # transformed ones of a clip, above which it is cut into parts of its rows
