@@ -67,10 +67,8 @@ def main(argv: list[str]) -> None:
     del argv
     results = [measure_preset(preset, _REPEATS.value) for preset in _NETWORKS.value]
     print(tables.pyramid_table(results))
-    print(
-        f"wrote {timing.replace_results('pyramid', results, ['preset'])} and its table in {write_tables.update_pages()}",
-        file=sys.stderr,
-    )
+    path = timing.replace_results("pyramid", results, ["preset"])
+    print(f"wrote {path} and its table in {write_tables.update_pages()}", file=sys.stderr)
 
 
 if __name__ == "__main__":

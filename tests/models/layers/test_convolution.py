@@ -134,7 +134,7 @@ def test_batches_of_clips_or_kernels_have_the_results_of_each_alone(float64, is_
     ]
 
     def gradients(x, weights):
-        return values_and_gradients(lambda *args: conv_on_cpu(*args, None, strides, padding, groups), x, weights)
+        return values_and_gradients(lambda x, w: conv_on_cpu(x, w, None, strides, padding, groups), x, weights)
 
     together = jax.vmap(gradients, [0 if batched else None for batched in is_batched])(*arguments)
     for i in range(3):
