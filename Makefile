@@ -14,7 +14,7 @@ quickstart: $(VENV)/installed-runtime
 test test-fast: export JAX_COMPILATION_CACHE_DIR = $(abspath $(VENV))/compiled
 test test-fast: export JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES = -1
 test test-fast: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
-# Tests spend most of their time compiling. XLA's own passes stay as for users, but LLVM optimises nothing, and fusions
+# Many tests spend most of their time compiling. XLA's own passes stay as for users, but LLVM optimises nothing, and fusions
 # are written by XLA's older emitter: a quarter of the time. Networks are compared with their references, results of
 # shared passes with those of single ones, and the tutorial runs, in code that is written as for users; so do tests that
 # spend their time running networks.

@@ -171,8 +171,8 @@ def test_a_stem_of_seven_frames_rounds_a_few_times_more_than_a_sum():
 
 
 def test_half_precision_stays_out_of_winograds_basis(monkeypatch):
-    for module, name in ((row_products, "transform_matrices"), (winograd, "transform_matrices")):
-        monkeypatch.setattr(module, name, None)
+    for module in (row_products, winograd):
+        monkeypatch.setattr(module, "transform_matrices", None)
     jax.clear_caches()
     for layer in ("a stem", "Winograd with tiles of 4"):
         shape, kernel, outputs, strides, padding, _ = LAYERS[layer]

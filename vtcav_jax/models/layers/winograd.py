@@ -1,6 +1,6 @@
 """Convolutions of 3 x 3 positions as products in Winograd's basis: 2.25 or 4 times fewer multiplications.
 
-`row_products` has those over time.
+`row_products` uses this basis over time.
 
 Andrew Lavin, Scott Gray, "Fast Algorithms for Convolutional Neural Networks", 2016, arXiv 1509.09308: a tile of m x m
 outputs is a linear map of (m + 2)^2 products of transformed inputs and kernels. Kernels of three frames are summed over
